@@ -45,6 +45,8 @@ Share = Annotated[float, Range(gt=0, lt=1)]
 Decay = Annotated[float, Range(ge=0, lt=1)]
 """Decay of a moving average: momentum, betas."""
 Probability = Annotated[float, Range(ge=0, lt=1)]
+Cadence = Annotated[int | float, Range(gt=0)]
+"""Steps, when whole; a share of the run, when below 1."""
 Betas = tuple[Decay, Decay]
 Role = Literal["matrix", "embedding", "head", "vector"]
 """What a parameter is in its model: a hidden matrix, an embedding, the head, or a vector."""

@@ -1,0 +1,307 @@
+"""Checkpoints: complete or not there, verified before they are believed.
+
+    checkpoints/step-00001000/state.pt        all state of the main process
+                              rank-0001.pt    random number generators of further processes
+                              manifest.json   step, metric, size and sha256 of each file
+
+Written into a temporary directory, synced, described by the manifest, fenced, renamed,
+synced. Loaded with ``weights_only`` after its checksums; a bad one is set aside as
+``.bad`` and the one before is used. When checkpoints were saved and none is good the run
+stops; it never starts from scratch in silence.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import math
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gptopt import files, layout
+from gptopt.claim import Claim
+from gptopt.state import ExitCode
+
+SCHEMA = 1
+STATE = "state.pt"
+
+log = logging.getLogger(__name__)
+
+
+class StorageError(RuntimeError):
+    """State cannot be saved or loaded; ends a process with 74."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class _HashingFile:
+    """Hashes what torch.save writes on its way to the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        self._size += len(view)
+        return self._file.write(view)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> dict[str, Any]:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return {"size": self._size, "sha256": self._hash.hexdigest()}
+
+
+def save(
+    claim: Claim,
+    step: int,
+    state: dict[str, Any],
+    *,
+    metric: float | None,
+    extra: dict[str, dict[str, Any]] | None = None,
+) -> Path:
+    """Saves ``state`` as the checkpoint of ``step``.
+
+    Args:
+        claim: The right to write; checked right before the rename.
+        step: Optimizer steps done.
+        state: Tensors, numbers, strings, lists and dicts (what ``weights_only`` loads).
+        metric: The monitored value at this step, for ``keep_top_k``; None when unknown.
+        extra: File name to state, for the generators of further processes.
+
+    Raises:
+        StorageError: The disk refuses; the checkpoints that exist are untouched.
+    """
+    target = layout.checkpoint_dir(claim.run, step)
+    temporary = target.with_name(f".tmp-{target.name}-{claim.attempt}")
+    try:
+        target.parent.mkdir(exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        described = {
+            name: _write(temporary / name, content)
+            for name, content in {STATE: state, **(extra or {})}.items()
+        }
+        finite = metric if metric is not None and math.isfinite(metric) else None
+        manifest = {"schema": SCHEMA, "step": step, "metric": finite, "files": described}
+        files.write_json(temporary / layout.MANIFEST, manifest)
+        claim.fence()
+        if target.exists():  # left by an attempt that this one resumed before
+            _discard(target)
+        os.rename(temporary, target)
+        files.sync_directory(target.parent)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError) and "unexpected pos" not in str(error):
+            raise  # torch reports a full disk as a RuntimeError with these words
+        free = shutil.disk_usage(claim.run).free
+        reason = os.strerror(error.errno or errno.EIO) if isinstance(error, OSError) else "disk full"
+        raise StorageError(
+            f"cannot save {target}: {reason}; {free / 1e9:.2f} GB are free"
+        ) from error
+    return target
+
+
+def _write(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)  # nothing checks it on load; the manifest does
+    file = _HashingFile(path)
+    try:
+        torch.save(content, file)  # type: ignore[arg-type]
+    finally:
+        described = file.close()
+        torch.serialization.set_crc32_options(before)
+    return described
+
+
+def verify(directory: Path) -> str | None:
+    """What is wrong with a checkpoint directory, or None when it is as it was written."""
+    manifest = files.read_json(directory / layout.MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return f"{layout.MANIFEST} is missing or damaged"
+    for name, expected in manifest["files"].items():
+        try:
+            with open(directory / name, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+        if digest != expected.get("sha256"):
+            return f"{name} is not what was written (checksum differs)"
+    return None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A verified checkpoint."""
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+
+
+def load(directory: Path, *, rank: int = 0) -> Loaded:
+    """Loads a checkpoint directory onto the CPU, with the generators of process ``rank``.
+
+    Raises:
+        StorageError: It is damaged or of another schema.
+    """
+    if (problem := verify(directory)) is not None:
+        raise StorageError(f"{directory}: {problem}")
+    manifest = files.read_json(directory / layout.MANIFEST)
+    assert isinstance(manifest, dict)
+    if manifest.get("schema") != SCHEMA:
+        raise StorageError(f"{directory}: schema {manifest.get('schema')}, this code reads {SCHEMA}")
+    state = torch.load(directory / STATE, map_location="cpu", weights_only=True)
+    own = directory / rank_file(rank)
+    if rank and own.exists():
+        state |= torch.load(own, map_location="cpu", weights_only=True)
+    return Loaded(directory, manifest["step"], state)
+
+
+def rank_file(rank: int) -> str:
+    """The file with the random number generators of process ``rank``."""
+    return f"rank-{rank:04d}.pt"
+
+
+def find(run: Path, resume: str | int, mode: str, *, saved_step: int, repair: bool) -> Path | None:
+    """The checkpoint directory to resume from, or None for a fresh start.
+
+    Args:
+        run: Run directory.
+        resume: auto or latest, best, a step, or the path of a checkpoint directory.
+        mode: Which metric is best: min or max.
+        saved_step: Newest step that this run reported as saved; 0 when none was.
+        repair: Set damaged checkpoints aside as ``.bad``.
+
+    Raises:
+        StorageError: The one asked for is missing or damaged, or checkpoints were saved and
+            none is good.
+    """
+    steps = layout.checkpoint_steps(run)
+    if isinstance(resume, int):
+        if resume not in steps:
+            raise StorageError(f"{run} has no checkpoint of step {resume}; it has {steps}")
+        return layout.checkpoint_dir(run, resume)
+    if resume not in ("auto", "latest", "best"):
+        return Path(resume).expanduser()
+    order = sorted(steps, reverse=True)
+    if resume == "best":
+        order = ranked(run, mode) + [step for step in order if step not in ranked(run, mode)]
+    for step in order:
+        directory = layout.checkpoint_dir(run, step)
+        problem = verify(directory)
+        if problem is None:
+            return directory
+        log.warning("checkpoint %s is damaged: %s; the one before is used", directory, problem)
+        if repair:
+            os.rename(directory, _free_name(directory, ".bad"))
+    if steps or saved_step > 0:
+        raise StorageError(
+            f"{run}: a checkpoint of step {max([saved_step, *steps])} was saved, but none is good."
+            " Restore one, or start over with +force (which moves the directory aside)."
+        )
+    return None
+
+
+def ranked(run: Path, mode: str) -> list[int]:
+    """Steps with a finite metric, best first; ties go to the earlier step."""
+    found = []
+    for step in layout.checkpoint_steps(run):
+        manifest = files.read_json(layout.checkpoint_dir(run, step) / layout.MANIFEST) or {}
+        metric = manifest.get("metric")
+        if isinstance(metric, (int, float)) and math.isfinite(metric):
+            found.append((metric if mode == "min" else -metric, step))
+    return [step for _, step in sorted(found)]
+
+
+def prune(run: Path, *, keep_last: int, keep_top_k: int, mode: str) -> list[int]:
+    """Removes all but the newest ``keep_last`` and the best ``keep_top_k``; returns their steps.
+
+    Also sweeps what killed attempts left half-written or half-removed.
+    """
+    for leftover in (run / layout.CHECKPOINTS).glob(".t*-*"):  # .tmp- and .trash-
+        shutil.rmtree(leftover, ignore_errors=True)
+    steps = layout.checkpoint_steps(run)
+    keep = set(steps[-keep_last:]) | set(ranked(run, mode)[:keep_top_k])
+    removed = [step for step in steps if step not in keep]
+    for step in removed:
+        _discard(layout.checkpoint_dir(run, step))
+    return removed
+
+
+def set_aside_later(run: Path, step: int) -> None:
+    """Renames checkpoints after ``step``: a run resumed there will write its own."""
+    for later in layout.checkpoint_steps(run):
+        if later > step:
+            directory = layout.checkpoint_dir(run, later)
+            os.rename(directory, _free_name(directory, ".superseded"))
+
+
+def _discard(directory: Path) -> None:
+    """Renames first, so that a kill in the middle leaves nothing that looks like a checkpoint."""
+    trash = directory.with_name(f".trash-{directory.name}-{os.getpid()}")
+    os.rename(directory, trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _free_name(directory: Path, ending: str) -> Path:
+    name, number = directory.with_name(directory.name + ending), 1
+    while name.exists():
+        number += 1
+        name = directory.with_name(f"{directory.name}{ending}-{number}")
+    return name
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The generators of this process, in forms that ``weights_only`` loads."""
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(float, rest)],
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """The reverse of ``random_state``."""
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    array = keys.numpy().astype(np.uint32)
+    np.random.set_state((name, array, int(position), int(has_gauss), cached))  # noqa: NPY002
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+def retrying(action: Callable[[], Path]) -> tuple[Path | None, StorageError | None]:
+    """Runs a save; a failed one is returned instead of raised, so that training can go on."""
+    try:
+        return action(), None
+    except StorageError as error:
+        return None, error

@@ -1,0 +1,443 @@
+"""Every rule a configuration must keep, and every message about one that does not.
+
+All problems are collected before anything is said. A message says what was given (where,
+key, value), what is accepted, and the nearest valid choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from gptopt import layout
+from gptopt.config import resolve, schema, solver
+from gptopt.config.types import Cadence, Count, Fraction, Range
+
+SCHEDULES = resolve.PACKAGE / "schedules.py"
+SECRET = re.compile(r"(api_?key|password|secret|access_?token|auth_?token)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a configuration."""
+
+    key: str
+    message: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run, with all its problems; ends a process with 2."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(dict.fromkeys(problems))
+        count = len(self.problems)
+        title = f"{count} problem{'s' * (count > 1)} in the configuration; nothing was started."
+        super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
+
+
+class Mismatch(ValueError):
+    """A value is not of its type; the text says what would be."""
+
+
+def nearest(given: str, choices: Iterable[str]) -> str:
+    """`` Did you mean 'muon'?`` or, when nothing is close, an empty string."""
+    close = difflib.get_close_matches(given, list(choices), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_key(path: str, key: str, choices: Iterable[str], value: Any = ...) -> Problem:
+    """The problem of a key that is not among ``choices`` at ``path``."""
+    full = f"{path}.{key}" if path else key
+    shown = full if value is ... else f"{full}={show(value)}"
+    listed = ", ".join(choices)
+    message = f"{shown}: there is no such key.{nearest(key, choices)}"
+    return Problem(full, f"{message} {path or 'The config'} takes: {listed}.")
+
+
+def show(value: Any) -> str:
+    """A value as one would type it, cut to a line."""
+    text = {None: "null", True: "true", False: "false"}.get(value) if _is_atom(value) else None
+    text = text or (repr(value) if isinstance(value, str) else str(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_atom(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def coerce(value: Any, expected: Any) -> Any:
+    """``value`` as a value of type ``expected`` (an int is welcome where a float is).
+
+    Raises:
+        Mismatch: It is none; the message says what is accepted.
+    """
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if expected is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _coerce_union(value, arguments)
+    if expected == Cadence:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if whole or (isinstance(value, float) and 0 < value < 1):
+            return value
+        raise Mismatch("a whole number of steps, or a share of the run between 0 and 1")
+    if origin is Annotated:
+        inner = coerce(value, arguments[0])
+        for bound in arguments[1:]:
+            if isinstance(bound, Range) and not bound.holds(inner):
+                raise Mismatch(f"{describe(arguments[0])} {bound}")
+        return inner
+    if origin is Literal:
+        if value in arguments and type(value) in {type(choice) for choice in arguments}:
+            return value
+        choices = [str(choice) for choice in arguments]
+        raise Mismatch(f"one of {', '.join(choices)}.{nearest(str(value), choices)}")
+    if origin in (list, tuple):
+        return _coerce_sequence(value, expected, origin, arguments)
+    if origin is dict or expected is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
+        raise Mismatch("a mapping {key: value}")
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if expected is float and isinstance(value, float) and not math.isfinite(value):
+        raise Mismatch("a finite number")
+    if type(value) is expected:
+        return value
+    raise Mismatch(describe(expected))
+
+
+def _coerce_union(value: Any, choices: tuple[Any, ...]) -> Any:
+    reasons = []
+    if value is None and type(None) in choices:
+        return None
+    for choice in choices:
+        if choice is type(None):
+            continue
+        try:
+            return coerce(value, choice)
+        except Mismatch as error:
+            reasons.append(str(error))
+    if type(None) in choices:
+        reasons.append("null")
+    raise Mismatch(" or ".join(reasons))
+
+
+def _coerce_sequence(value: Any, expected: Any, origin: Any, arguments: tuple[Any, ...]) -> list:
+    if not isinstance(value, (list, tuple)):
+        raise Mismatch(describe(expected))
+    variadic = origin is list or arguments[1:] == (...,)
+    items = [arguments[0]] * len(value) if variadic else list(arguments)
+    if len(items) != len(value):
+        raise Mismatch(f"a list of {len(items)} values, {describe(expected)}")
+    return [coerce(item, kind) for item, kind in zip(value, items, strict=True)]
+
+
+def describe(expected: Any) -> str:
+    """A type in the words of a message."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        dict: "a mapping {key: value}",
+        type(None): "null",
+    }
+    if origin is Annotated:
+        return f"{describe(arguments[0])} {' '.join(str(a) for a in arguments[1:])}"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if origin is tuple:
+        return f"[{', '.join(describe(argument) for argument in arguments)}]"
+    if origin is list:
+        return f"a list of {describe(arguments[0])}"
+    return words.get(origin or expected, str(expected))
+
+
+class Checker:
+    """Collects the problems of one raw config while it turns it into a ``schema.Config``."""
+
+    def __init__(self, raw: Mapping[str, Any], where: Callable[[str], str]) -> None:
+        self.raw = raw
+        self.where = where
+        self.problems: list[Problem] = []
+
+    def report(self, key: str, message: str) -> None:
+        """Adds a problem about ``key``."""
+        self.problems.append(Problem(key, message, self.where(key)))
+
+    def get(self, path: str) -> Any:
+        """The raw value at a dotted path, or None."""
+        node: Any = self.raw
+        for part in path.split("."):
+            if not isinstance(node, Mapping) or part not in node:
+                return None
+            node = node[part]
+        return node
+
+    def keys(self, path: str, value: Any, expected: Mapping[str, Any], owner: str = "") -> dict:
+        """``value`` as a mapping with exactly the keys of ``expected``, each of its type."""
+        if not isinstance(value, Mapping):
+            self.report(path, f"{path}={show(value)}: it takes a mapping {{key: value}}.")
+            return {}
+        said = f" in {owner}" if owner else ""
+        checked = {}
+        for key in value:
+            if key not in expected:
+                problem = unknown_key(path, str(key), expected, value[key])
+                self.report(problem.key, problem.message)
+        for key, kind in expected.items():
+            full = f"{path}.{key}" if path else key
+            if key not in value:
+                self.report(full, f"{full} is missing{said}: it takes {describe(kind)}.")
+            elif dataclasses.is_dataclass(kind):
+                checked[key] = self.node(full, value[key], kind)
+            else:
+                checked[key] = self.value(full, value[key], kind)
+        return checked
+
+    def value(self, path: str, value: Any, expected: Any) -> Any:
+        """One value of type ``expected``."""
+        try:
+            return coerce(value, expected)
+        except Mismatch as error:
+            self.report(path, f"{path}={show(value)}: it takes {error}".rstrip(".") + ".")
+            return value
+
+    def node(self, path: str, value: Any, kind: Any) -> Any:
+        """A fixed node: a dataclass of the schema."""
+        hints = typing.get_type_hints(kind, include_extras=True)
+        before = len(self.problems)
+        checked = self.keys(path, value, hints)
+        return kind(**checked) if len(self.problems) == before else None
+
+    def part(self, kind: resolve.Kind, path: str, name: Any, group: str) -> dict[str, Any] | None:
+        """Key -> type of the file that ``name`` stands for, or None with a problem."""
+        file = resolve.find_part(kind, name) if isinstance(name, str) else None
+        if file is None:
+            names = resolve.part_names(kind)
+            expected = f"gptopt/{kind.replace('.', '/')}/{str(name).replace('-', '_')}.py"
+            self.report(
+                path,
+                f"{path}={show(name)}: {expected} does not exist (yet), so {group}={name} cannot"
+                f" run.{nearest(str(name), names)} There are: {', '.join(names)}.",
+            )
+            return None
+        return resolve.keys_of(file)
+
+
+def check(raw: Mapping[str, Any], where: Callable[[str], str] = lambda key: "") -> schema.Config:
+    """Turns resolved, untyped nodes into a checked ``Config``.
+
+    Args:
+        raw: Node name to plain Python values, interpolations resolved.
+        where: Dotted key -> the file or command line that gave its value.
+
+    Raises:
+        ConfigError: With every problem found.
+    """
+    checker = Checker(raw, where)
+    hints = typing.get_type_hints(schema.Config, include_extras=True)
+    fixed = {key: kind for key, kind in hints.items() if key not in ("run_id", "source")}
+    values = checker.keys("", {"force": False, **raw}, fixed)
+    values["optimizer"] = _optimizer(checker)
+    values["model"] = _model(checker)
+    values["data"] = _data(checker)
+    values["lr_scheduler"] = _schedule(checker)
+    _trackers(checker)
+    if not checker.problems:
+        _cross(checker)
+    if checker.problems:
+        raise ConfigError(checker.problems)
+    return schema.Config(**values)
+
+
+def _optimizer(checker: Checker) -> schema.Optimizer | None:
+    path = "optimizer.optimizer_params"
+    params = checker.get(path)
+    if not isinstance(params, Mapping):
+        return None
+    keys = checker.part("optim", f"{path}.name", params.get("name"), "optimizer")
+    if keys is None:
+        return None
+    common = typing.get_type_hints(schema.OptimizerCommon, include_extras=True)
+    if "aux" not in params:
+        del common["aux"]
+    checked = checker.keys(path, params, keys | common)
+    if isinstance(checked.get("aux"), schema.Aux):
+        checked["aux"] = dataclasses.asdict(checked["aux"])
+    return schema.Optimizer(checked)
+
+
+def _model(checker: Checker) -> schema.Model | None:
+    keys = checker.part("models", "model.family", checker.get("model.family"), "model")
+    if keys is None:
+        return None
+    config = checker.keys("model.config", checker.get("model.config"), keys)
+    return schema.Model(str(checker.get("model.name")), str(checker.get("model.family")), config)
+
+
+def _data(checker: Checker) -> dict[str, Any]:
+    data = checker.get("data")
+    if not isinstance(data, Mapping):
+        return {}
+    keys = checker.part("data.formats", "data.format", data.get("format"), "data")
+    if keys is None:
+        return {}
+    own = {key: kind for key, kind in keys.items() if key != "data_root"}
+    return checker.keys("data", data, {"name": str, "format": str} | own)
+
+
+def _schedule(checker: Checker) -> dict[str, Any]:
+    schedule = checker.get("lr_scheduler")
+    if not isinstance(schedule, Mapping):
+        return {}
+    name, known = schedule.get("name"), resolve.functions(SCHEDULES)
+    names = [n for n in known if "max_steps" in resolve.keys_of(SCHEDULES, n)]
+    if name not in names:
+        hint = f"{nearest(str(name), names)} There are: {', '.join(names)}."
+        checker.report("lr_scheduler.name", f"lr_scheduler.name={show(name)} is unknown.{hint}")
+        return {}
+    return checker.keys("lr_scheduler", schedule, schedule_keys(name))
+
+
+def schedule_keys(name: str) -> dict[str, Any]:
+    """Key -> type of schedule ``name`` in a config: each ``X_steps`` brings ``X_fraction``."""
+    keys: dict[str, Any] = {"name": str}
+    for key, kind in resolve.keys_of(SCHEDULES, name).items():
+        if key.endswith("_steps") and key != "max_steps":
+            keys |= {key: Count | None, key.replace("_steps", "_fraction"): Fraction | None}
+        elif key != "max_steps":
+            keys[key] = kind
+    return keys
+
+
+def _trackers(checker: Checker) -> None:
+    for name, settings in (checker.get("logging.trackers") or {}).items():
+        path = f"logging.trackers.{name}"
+        keys = checker.part("tracking", path, name, "+logging")
+        for key in settings if isinstance(settings, Mapping) else ():
+            if SECRET.search(str(key)):
+                checker.report(
+                    f"{path}.{key}",
+                    f"{path}.{key}: secrets do not belong in a config, which is saved with every"
+                    " run; set the environment variable of the service instead.",
+                )
+        if keys is not None:
+            checker.keys(path, settings, keys)
+
+
+def _cross(checker: Checker) -> None:
+    """Rules between keys; every single value is of its type by now."""
+    _cross_model(checker)
+    training, path = checker.get("training.training_params"), "training.training_params"
+    block, context = checker.get("model.config.block_size"), training["context_length"]
+    if block and context and context > block:
+        checker.report(
+            f"{path}.context_length",
+            f"{path}.context_length={context} is longer than model.config.block_size={block};"
+            f" at most {block} fits.",
+        )
+    data_parallel = checker.get("distributed.data_parallel_size") or 1
+    sizes = {k: training[k] for k in ("batch_size", "global_batch_size", "accumulation_steps")}
+    limits = {k: training[k] for k in ("max_steps", "max_tokens", "num_epochs")}
+    try:
+        batch = solver.solve_batch(**sizes, data_parallel_size=data_parallel)
+        length = solver.solve_length(
+            **limits,
+            tokens_per_step=batch.global_batch_size * (context or block or 1),
+            global_batch_size=batch.global_batch_size,
+            windows=None,
+        )
+    except ValueError as error:
+        checker.report(path, f"{path}: {error}.")
+    else:
+        if length is not None:
+            try:
+                solver.solve_schedule(checker.get("lr_scheduler"), length.max_steps)
+            except ValueError as error:
+                checker.report("lr_scheduler", f"{error}.")
+    _cross_checkpoint(checker)
+    tensor = checker.get("distributed.tensor_parallel_size")
+    if tensor > 1:
+        checker.report(
+            "distributed.tensor_parallel_size",
+            f"distributed.tensor_parallel_size={tensor}: tensor parallelism is not built yet;"
+            " it takes 1.",
+        )
+    profile = checker.get("profile")
+    if profile["start"] is not None and (profile["end"] or 0) <= profile["start"]:
+        checker.report(
+            "profile.end",
+            f"profile.end={show(profile['end'])} does not come after profile.start="
+            f"{profile['start']}.",
+        )
+    if "\n" in checker.get("paths.run_name") or not checker.get("paths.run_name").strip():
+        checker.report("paths.run_name", "paths.run_name takes one line of text, not empty.")
+
+
+def _cross_model(checker: Checker) -> None:
+    config = checker.get("model.config")
+    heads, width, path = config.get("n_head"), config.get("n_embd"), "model.config"
+    if not heads or not width:
+        return
+    if width % heads and not config.get("head_dim"):
+        divisor = solver.largest_divisor(width, heads)
+        checker.report(
+            f"{path}.n_head",
+            f"{path}.n_head={heads} does not divide n_embd={width}; {divisor} does.",
+        )
+        return
+    groups, head_dim = config.get("n_kv_head") or heads, config.get("head_dim") or width // heads
+    if heads % groups:
+        divisor = solver.largest_divisor(heads, groups)
+        checker.report(
+            f"{path}.n_kv_head",
+            f"{path}.n_kv_head={groups} does not divide n_head={heads}; {divisor} does.",
+        )
+    if config.get("pos") == "rope":
+        rotated = config.get("rope_dim") or head_dim
+        if rotated % 2 or rotated > head_dim:
+            checker.report(
+                f"{path}.rope_dim",
+                f"{path}.rope_dim={rotated}: it takes an even number, at most the {head_dim}"
+                f" dimensions of a head (n_embd {width} / n_head {heads}).",
+            )
+
+
+def _cross_checkpoint(checker: Checker) -> None:
+    checkpoint, interval = checker.get("checkpoint"), checker.get("logging.logging_params")
+    if checkpoint["keep_top_k"] and checkpoint["monitor"] == "val_loss":
+        if interval["eval_interval"] is None:
+            checker.report(
+                "checkpoint.keep_top_k",
+                f"checkpoint.keep_top_k={checkpoint['keep_top_k']} ranks by val_loss, but"
+                " logging.logging_params.eval_interval is null; set one or the other.",
+            )
+    resume = checkpoint["resume"]
+    words = ("auto", "latest", "best", "never")
+    if isinstance(resume, str) and resume not in words and "/" not in resume:
+        checker.report(
+            "checkpoint.resume",
+            f"checkpoint.resume={show(resume)}: it takes {', '.join(words)}, a step, or the path"
+            f" of a checkpoint directory.{nearest(resume, words)}",
+        )
+
+
+def choices_of(group: str, config_dir: Any = layout.HYDRA_CONF) -> list[str]:
+    """The options of a config group: its YAML files."""
+    return sorted(path.stem for path in (config_dir / group).glob("*.yaml"))

@@ -1,0 +1,47 @@
+"""The identity of a run: what its configuration means, apart from what cannot change it.
+
+sha256 of canonical JSON of the composed config without the volatile nodes. Numbers are
+written by value (1e-3, 0.001; 16, 16.0), so an override that repeats a default changes
+nothing. The first eight hex digits end the run's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+IDENTITY_NODES = (
+    "model",
+    "data",
+    "training",
+    "optimizer",
+    "lr_scheduler",
+    "distributed",
+)
+DIGITS = 8
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """64 hex digits that two configurations share exactly when they train the same run.
+
+    Args:
+        config: The resolved nodes. Left out are logging, paths, cluster, profile and
+            args, and of ``checkpoint`` all but ``init_from`` (saving more often changes
+            no weight, starting from other weights does).
+    """
+    kept = {node: config[node] for node in IDENTITY_NODES}
+    kept["init_from"] = config["checkpoint"]["init_from"]
+    text = json.dumps(_canonical(kept), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,67 @@
+"""The order of training windows: a permutation computed, not stored.
+
+Sample number s (counted over all ranks and epochs) of a source with n windows reads the window
+
+    P_(seed, epoch)(s mod n)   with   epoch = s div n                              (1)
+
+P is a Feistel network on a rectangle of a x b >= n cells (Black and Rogaway, 2002, "Ciphers with
+arbitrary finite domains", their generalized Feistel cipher). An index x = b l + r holds
+0 <= l < a and 0 <= r < b, and every round replaces one half by a bijection of it:
+
+    l <- (l + F_k(r)) mod a   in even rounds,   r <- (r + F_k(l)) mod b   in odd rounds    (2)
+
+Where P leaves [0, n), it is applied again until it comes back (cycle walking): still a
+permutation, and seldom needed, since a b - n < a.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from math import isqrt
+
+import numpy as np
+
+from gptopt.data.hashing import mix64
+
+
+def permute(index: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
+    """Applies the permutation of ``range(size)`` that belongs to (seed, epoch).
+
+    Args:
+        index: Any shape, uint64, values below ``size``.
+        size: Number of elements, at least 1.
+        seed: Any integer.
+        epoch: Counted from 0.
+
+    Returns:
+        Same shape and dtype as ``index``.
+    """
+    digest = hashlib.sha512(f"gptopt order 1: {seed} {epoch}".encode()).digest()
+    keys = np.frombuffer(digest, dtype="<u8").astype(np.uint64)  # eight rounds, four a half
+    a = isqrt(size - 1) + 1
+    b = -(-size // a)
+    permuted = _feistel(index, np.uint64(a), np.uint64(b), keys)
+    while (outside := permuted >= size).any():
+        permuted[outside] = _feistel(permuted[outside], np.uint64(a), np.uint64(b), keys)
+    return permuted
+
+
+def _feistel(index: np.ndarray, a: np.uint64, b: np.uint64, keys: np.ndarray) -> np.ndarray:
+    left, right = np.divmod(index, b)
+    for even, odd in zip(keys[::2], keys[1::2], strict=True):
+        left = (left + mix64(right ^ even) % a) % a  # (2); F is reduced first: no overflow
+        right = (right + mix64(left ^ odd) % b) % b
+    return left * b + right
+
+
+def windows_of(first: int, count: int, windows: int, seed: int) -> np.ndarray:
+    """Windows that samples ``first`` ... ``first + count - 1`` read: equation (1), int64."""
+    order = np.empty(count, dtype=np.uint64)
+    done = 0
+    while done < count:
+        epoch, index = divmod(first + done, windows)
+        length = min(count - done, windows - index)
+        within = np.arange(index, index + length, dtype=np.uint64)
+        order[done : done + length] = permute(within, windows, seed, epoch)
+        done += length
+    return order.astype(np.int64)

@@ -1,0 +1,136 @@
+"""What every optimizer shares: decoupled decay, learning rate, batches of equal shapes, state.
+
+An update rule says in which direction W moves; this file moves it:
+
+    t <- t + 1
+    W <- (1 - lr wd) W - lr direction(G)
+
+Parameters of one group that have equal shapes are updated as one batch: ``direction`` sees
+their gradients stacked as (B, *shape), and keeps its state stacked in the same way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Group = dict[str, Any]
+"""One parameter group: ``params``, ``lr``, ``weight_decay``, the rule's settings, ``step``."""
+
+
+class PlainOptimizer(torch.optim.Optimizer):
+    """torch's Optimizer without the import of torch._dynamo, which costs a second.
+
+    torch keeps its compiler out of these methods by a wrapper whose first call imports the
+    compiler, also where nothing is ever compiled. What it wraps does the work. A torch
+    version that wraps nothing loses nothing here: ``unwrap`` then returns its argument.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class UpdateRule(PlainOptimizer):
+    """An optimizer that only has to say in which ``direction`` its parameters move.
+
+    Args:
+        groups: Parameter groups; what a group itself sets wins over ``settings``.
+        settings: At least ``lr`` and ``weight_decay``. Everything in a group, the state and
+            ``step`` (steps taken so far, an int) is saved and comes back on a resume.
+
+    A parameter without a gradient is left alone, not even decayed. The step count is the
+    group's, so bias corrections do not start anew for one whose first gradient comes late.
+    """
+
+    def __init__(self, groups: Iterable[Group], **settings: Any) -> None:
+        self._stacks: dict[tuple[int, ...], dict[str, Tensor]] = {}
+        super().__init__(groups, {**settings, "step": 0})
+
+    def direction(self, grad: Tensor, state: dict[str, Tensor], group: Group) -> Tensor:
+        """The direction in which W moves against, before decay and learning rate.
+
+        Args:
+            grad: Gradients, stacked: (B, *shape). A copy, free to be written to.
+            state: Empty at the first call; then what the rule put there, tensors whose first
+                dimension is B.
+            group: The settings, and ``step``, 1 at the first call.
+
+        Returns:
+            Shape and dtype of ``grad``.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Updates every parameter that has a gradient; gradients stay as they are."""
+        for group in self.param_groups:
+            group["step"] += 1
+            for params in self._batches(group):
+                grad = torch.stack([param.grad for param in params])  # type: ignore[misc]
+                stack = self._stack(params)
+                before = dict(stack)
+                update = self.direction(grad, stack, group)
+                self._publish(params, {n: s for n, s in stack.items() if s is not before.get(n)})
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(params, update.unbind(), alpha=-group["lr"])
+
+    def _batches(self, group: Group) -> list[list[Tensor]]:
+        """The parameters with gradients by shape; those still without state apart."""
+        batches: dict[Any, list[Tensor]] = {}
+        for param in group["params"]:
+            if param.grad is not None:
+                kind = (param.shape, param.dtype, param.device, param in self.state)
+                batches.setdefault(kind, []).append(param)
+        return list(batches.values())
+
+    def _stack(self, params: list[Tensor]) -> dict[str, Tensor]:
+        """The stacked state of ``params``.
+
+        ``self.state`` holds views into the stacks, parameter by parameter, which is how torch
+        saves and loads it. A stack is built anew from views after a load, and when other
+        parameters than before have gradients.
+        """
+        members = tuple(map(id, params))
+        if members not in self._stacks:
+            names = self.state.get(params[0], {})
+            stack = {n: torch.stack([self.state[param][n] for param in params]) for n in names}
+            self._publish(params, stack)
+            kept = {ids: s for ids, s in self._stacks.items() if not set(ids) & set(members)}
+            self._stacks = {**kept, members: stack}
+        return self._stacks[members]
+
+    def _publish(self, params: list[Tensor], stack: dict[str, Tensor]) -> None:
+        """Makes the state of each of ``params`` a view into ``stack``."""
+        for name, stacked in stack.items():
+            for param, view in zip(params, stacked.unbind(), strict=True):
+                self.state[param][name] = view
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # after load_state_dict and unpickling
+        self._stacks = {}
+
+
+class MatrixOptimizer(UpdateRule):
+    """An update rule for matrices only: ``grad`` is (B, m, n).
+
+    Raises:
+        ValueError: A parameter is not a matrix.
+    """
+
+    def __init__(self, groups: Iterable[Group], **settings: Any) -> None:
+        super().__init__(groups, **settings)
+        for group in self.param_groups:
+            names = group.get("param_names", range(len(group["params"])))
+            for name, param in zip(names, group["params"], strict=True):
+                if param.ndim != 2:
+                    raise ValueError(
+                        f"{type(self).__name__} moves matrices, and {name} has shape"
+                        f" {tuple(param.shape)}. Give its role to the AdamW of"
+                        " optimizer.optimizer_params.aux."
+                    )

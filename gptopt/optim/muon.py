@@ -1,0 +1,75 @@
+"""Muon: momentum orthogonalised by Newton-Schulz.
+
+Source: Jordan et al. (2024), "Muon: an optimizer for hidden layers"; the scale match_rms is
+from Liu et al. (2025), "Muon is scalable for LLM training".
+G is the gradient of an (m, n) weight W, B its momentum buffer.
+
+    B <- mu B + (1 - mu) G                       (1)
+    N  = mu B + (1 - mu) G, or B                 (2) Nesterov look-ahead, or without it
+    O  = U V^T  where  N = U S V^T               (3)
+    W <- (1 - lr wd) W - lr scale O              (4) lr and wd: base.py
+
+    original    scale = sqrt(max(1, m / n))
+    match_rms   scale = 0.2 sqrt(max(m, n)): entries of O have root mean square
+                1 / sqrt(max(m, n)), those of AdamW's update about 0.2 to 0.4
+    none        scale = 1
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gptopt.config.types import Count, Decay, NonNegative, Positive
+from gptopt.optim.base import Group, MatrixOptimizer
+from gptopt.optim.linalg import newton_schulz
+
+
+class Muon(MatrixOptimizer):
+    """Matrices only."""
+
+    def direction(self, grad: Tensor, state: dict[str, Tensor], group: Group) -> Tensor:
+        """The scaled O of equation (4)."""
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(grad)
+        buffer = state["momentum_buffer"]
+        buffer.lerp_(grad, 1 - group["momentum"])  # (1)
+        lookahead = grad.lerp_(buffer, group["momentum"]) if group["nesterov"] else buffer  # (2)
+        dtype = getattr(torch, group["ns_dtype"])
+        orthogonal = newton_schulz(lookahead, steps=group["ns_steps"], dtype=dtype)  # (3)
+        return length(group["scale"], *grad.shape[-2:]) * orthogonal  # (4)
+
+
+def length(rule: str, m: int, n: int) -> float:
+    """The scale of equation (4) for an (m, n) matrix."""
+    return {
+        "original": max(1, m / n) ** 0.5,
+        "match_rms": 0.2 * max(m, n) ** 0.5,
+        "none": 1.0,
+    }[rule]
+
+
+def build(
+    groups: list[Group],
+    *,
+    lr: Positive,
+    momentum: Decay,
+    nesterov: bool,
+    ns_steps: Count,
+    ns_dtype: Literal["bfloat16", "float32", "float64"],
+    scale: Literal["original", "match_rms", "none"],
+    weight_decay: NonNegative,
+) -> Muon:
+    """See hydra_conf/optimizer/muon.yaml for the settings."""
+    return Muon(
+        groups,
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        ns_steps=ns_steps,
+        ns_dtype=ns_dtype,
+        scale=scale,
+        weight_decay=weight_decay,
+    )

@@ -1,0 +1,172 @@
+"""Gives every parameter of a model to exactly one rule, by its role.
+
+An optimizer whose config has ``aux`` drives the hidden matrices, and the AdamW that ``aux``
+describes drives the rest: embeddings, head, vectors. Without ``aux`` it drives everything.
+Roles named in ``no_decay`` are not decayed, whichever rule drives them.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+
+from gptopt.config.resolve import load_part
+from gptopt.config.types import Role
+from gptopt.optim import adamw
+from gptopt.optim.base import Group
+
+COMMON = ("name", "no_decay", "aux")
+"""Keys of optimizer_params that this file reads; the optimizer's ``build`` gets the others."""
+
+
+class RoutedOptimizer:
+    """The rules that together update one model, as if they were one torch optimizer.
+
+    Attributes:
+        rules: torch optimizers; each parameter is in exactly one group of one of them.
+        table: One dict per parameter, in the model's order: ``name, shape, role, rule, lr,
+            weight_decay, numel``.
+    """
+
+    def __init__(
+        self,
+        rules: list[torch.optim.Optimizer],
+        parameters: Mapping[str, Parameter],
+        settings: Iterable[str],
+    ) -> None:
+        self.rules = rules
+        self._settings = {*settings, "initial_lr"}
+        homes: dict[int, Group] = {}
+        for group in self.param_groups:
+            group["initial_lr"] = group["lr"]
+            homes |= {id(param): group for param in group["params"]}
+        routed = sorted(id(param) for group in self.param_groups for param in group["params"])
+        assert routed == sorted(map(id, parameters.values())), "a parameter in no or two groups"
+        self.table = [
+            {
+                "name": name,
+                "shape": list(param.shape),
+                **{key: homes[id(param)][key] for key in ("role", "rule", "lr", "weight_decay")},
+                "numel": param.numel(),
+            }
+            for name, param in parameters.items()
+        ]
+
+    @property
+    def param_groups(self) -> list[Group]:
+        """All groups of all rules, made anew by ``load_state_dict``.
+
+        Beside torch's keys each has ``role``, ``rule`` and ``initial_lr``. A schedule sets
+        ``lr`` to ``initial_lr`` times its multiplier before each step.
+        """
+        return [group for rule in self.rules for group in rule.param_groups]
+
+    def step(self) -> None:
+        """Lets each rule update its parameters."""
+        for rule in self.rules:
+            rule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"state": {parameter: {…}}, "param_groups": [{"params": [parameter, …], …}]}``.
+
+        Parameters stand there by name, beside them only tensors and plain Python values, so
+        that torch.load(weights_only=True) reads it. The tensors are those in use, not copies.
+        """
+        state: dict[str, Any] = {}
+        groups = []
+        for rule in self.rules:
+            saved = rule.state_dict()
+            for group in saved["param_groups"]:
+                names = group.pop("param_names")
+                for name, number in zip(names, group["params"], strict=True):
+                    if number in saved["state"]:
+                        state[name] = saved["state"][number]
+                groups.append({**group, "params": names})
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on where ``state_dict`` was taken.
+
+        What training built up (buffers, step counts) comes from ``state_dict``; what the
+        config says (learning rate, decay, betas, …) stays what it is here. The tensors of
+        ``state_dict`` are taken over, not copied.
+
+        Raises:
+            ValueError: It is of other parameters, roles or rules. Nothing has changed then.
+        """
+        saved_groups = {
+            (group["rule"], group["role"]): group for group in state_dict["param_groups"]
+        }
+        there = {(*key, name) for key, group in saved_groups.items() for name in group["params"]}
+        here = {
+            (group["rule"], group["role"], name)
+            for group in self.param_groups
+            for name in group["param_names"]
+        }
+        if here != there:
+            raise ValueError(
+                "the saved optimizer state belongs to another model or optimizer. Only saved:"
+                f" {sorted(there - here)[:3]}; only here: {sorted(here - there)[:3]}"
+                " (rule, role, parameter; the first three)."
+            )
+        for rule in self.rules:
+            state, groups = {}, []
+            for group in rule.state_dict()["param_groups"]:
+                for name, number in zip(group["param_names"], group["params"], strict=True):
+                    if name in state_dict["state"]:
+                        state[number] = state_dict["state"][name]
+                kept = {key: group[key] for key in ("params", *(self._settings & group.keys()))}
+                groups.append({**saved_groups[group["rule"], group["role"]], **kept})
+            rule.load_state_dict({"state": state, "param_groups": groups})
+
+
+def build_optimizer(
+    params: Mapping[str, Any],
+    model_parameters: Iterable[tuple[str, Parameter]],
+    roles: Mapping[str, str],
+) -> RoutedOptimizer:
+    """The optimizer that ``params``, the node optimizer.optimizer_params, describes.
+
+    Args:
+        params: As in hydra_conf/optimizer/*.yaml.
+        model_parameters: (name, parameter); of a tensor with several names the first counts.
+        roles: Parameter name -> role.
+
+    Raises:
+        ValueError: No such optimizer, a parameter without a role, or nothing to drive.
+    """
+    first: dict[int, tuple[str, Parameter]] = {}
+    for name, param in model_parameters:
+        first.setdefault(id(param), (name, param))
+    parameters = dict(first.values())
+    groups: dict[tuple[str, str], Group] = {}
+    for name, param in parameters.items():
+        role = _role(name, roles)
+        rule = "aux" if "aux" in params and role != "matrix" else params["name"]
+        group = groups.setdefault((rule, role), {"params": [], "rule": rule, "role": role})
+        group["params"].append((name, param))
+        if role in params["no_decay"]:
+            group["weight_decay"] = 0.0
+    own = [group for group in groups.values() if group["rule"] != "aux"]
+    rest = [group for group in groups.values() if group["rule"] == "aux"]
+    if not own:
+        raise ValueError(f"optimizer {params['name']} drives matrices, and the model has none.")
+    settings = {key: value for key, value in params.items() if key not in COMMON}
+    rules = [load_part("optim", params["name"]).build(own, **settings)]
+    if rest:
+        rules.append(adamw.build(rest, **params["aux"]))
+    return RoutedOptimizer(rules, parameters, settings)
+
+
+def _role(name: str, roles: Mapping[str, str]) -> str:
+    known = typing.get_args(Role)
+    if roles.get(name) not in known:
+        raise ValueError(
+            f"parameter {name} has the role {roles.get(name)!r}; the model's parameter_roles()"
+            f" gives it one of {', '.join(known)}."
+        )
+    return roles[name]

@@ -1,0 +1,38 @@
+"""The arithmetic of a run: device, autocast and the loss scaler of float16."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Precision:
+    """Master weights stay float32; forward and backward run in ``dtype`` under autocast."""
+
+    def __init__(self, device: torch.device, dtype: str) -> None:
+        self.device = device
+        self.dtype = DTYPES[dtype]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == "float16")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of a forward pass."""
+        if self.dtype is torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def synchronize(self) -> None:
+        """Waits for the device; only steps that are logged may."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def choose_device(local_rank: int) -> torch.device:
+    """The GPU of this process, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    return torch.device("cpu")

@@ -1,0 +1,146 @@
+"""What the runs of a sweep say: means over seeds, best settings, gaps to the baseline.
+
+A trial is one setting of the hyperparameters, run with one or several seeds. It is judged
+by the validation loss at the end of its runs (nats per token): choosing the best moment of
+each run would reward noise. A diverged run is a result, the worst one: its loss is infinite.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIDENCE = 0.95
+BASELINE = "adamw"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over ``n`` independent runs, their standard deviation, and an interval."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Sequence[float]) -> Mean:
+    """Mean, standard deviation (n - 1) and the 95 % interval of the mean by Student's t.
+
+    Whatever fewer than two values, or an infinite one, cannot tell is NaN.
+    """
+    n = len(values)
+    mean = statistics.fmean(values) if n else math.nan
+    if n < 2 or not math.isfinite(mean):
+        return Mean(n, mean, math.nan, math.nan, math.nan)
+    from scipy.special import stdtrit
+
+    sd = statistics.stdev(values)
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
+    return Mean(n, mean, sd, mean - half, mean + half)
+
+
+def welch(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
+    """Compares two means without assuming equal variances (Welch 1947).
+
+    Returns:
+        mean(values) - mean(reference), and the two-sided p-value of no difference: NaN
+        with fewer than two values on a side or no spread at all.
+    """
+    if not values or not reference:
+        return math.nan, math.nan
+    gap = statistics.fmean(values) - statistics.fmean(reference)
+    if min(len(values), len(reference)) < 2 or not math.isfinite(gap):
+        return gap, math.nan
+    errors = [statistics.variance(side) / len(side) for side in (values, reference)]
+    if sum(errors) == 0:
+        return gap, math.nan
+    from scipy.special import stdtr
+
+    freedoms = [len(side) - 1 for side in (values, reference)]
+    freedom = sum(errors) ** 2 / sum(e**2 / f for e, f in zip(errors, freedoms, strict=True))
+    return gap, 2 * float(stdtr(freedom, -abs(gap) / math.sqrt(sum(errors))))
+
+
+def edge(values: Iterable[float], best: float) -> Literal["lowest", "highest"] | None:
+    """Which end of three or more tried values the best one is; a tuned value is at neither."""
+    tried = sorted(set(values))
+    if len(tried) < 3 or best not in (tried[0], tried[-1]):
+        return None
+    return "lowest" if best == tried[0] else "highest"
+
+
+def outcome(runs: pd.DataFrame) -> pd.Series:
+    """The loss each run counts with: NaN while it has none, infinite when it diverged."""
+    finished = runs["final_val_loss"].where(runs["state"] == "completed")
+    return finished.mask(runs["state"] == "diverged", math.inf)
+
+
+def trials(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per setting of the hyperparameters.
+
+    Args:
+        runs: Rows of ``Runs.runs``.
+
+    Returns:
+        workload, optimizer, trial, lr, losses (one per run that ended, see ``outcome``),
+        diverged (how many of them), unfinished (runs that did not count), and the fields
+        of ``Mean``. Runs that differ in nothing but their seeds share a row.
+    """
+    import pandas as pd
+
+    rows = []
+    groups = runs.assign(loss=outcome(runs)).groupby(
+        ["workload", "optimizer", "lr", "trial"], dropna=False
+    )
+    for (workload, optimizer, lr, trial), group in groups:
+        losses = group["loss"].dropna().tolist()
+        rows.append(
+            {
+                "workload": workload,
+                "optimizer": optimizer,
+                "trial": trial,
+                "lr": lr,
+                "losses": losses,
+                "diverged": losses.count(math.inf),
+                "unfinished": len(group) - len(losses),
+                **asdict(mean_interval(losses)),
+            }
+        )
+    means = [field.name for field in fields(Mean)]
+    columns = ["workload", "optimizer", "trial", "lr", "losses", "diverged", "unfinished", *means]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """The best trial of each optimizer in each workload, beside the baseline's best.
+
+    Args:
+        trials: As ``trials`` returns them.
+
+    Returns:
+        The columns of ``trials``, and: trials (how many were finished, the tuning budget),
+        edge (see ``edge``, over the learning rates of finished trials), gap and p (see
+        ``welch``, against ``BASELINE``). The lowest mean comes first.
+    """
+    import pandas as pd
+
+    rows = []
+    for _, workload in trials[trials["n"] > 0].groupby("workload"):
+        ordered = workload.sort_values("mean", kind="stable")
+        best = ordered.drop_duplicates("optimizer").to_dict("records")
+        losses = {row["optimizer"]: row["losses"] for row in best}
+        baseline = losses.get(BASELINE, [])
+        for row in best:
+            tried = workload[workload["optimizer"] == row["optimizer"]]
+            gap, p = welch(row["losses"], [] if row["optimizer"] == BASELINE else baseline)
+            flag = edge(tried["lr"], row["lr"]) if math.isfinite(row["mean"]) else None
+            rows.append({**row, "trials": len(tried), "edge": flag, "gap": gap, "p": p})
+    return pd.DataFrame(rows, columns=[*trials.columns, "trials", "edge", "gap", "p"])

@@ -1,0 +1,296 @@
+"""One run from a checked configuration to a finished directory: what may start, who owns it,
+how it ended.
+
+    train(config)   the Python API: returns a result, raises what stopped it
+    execute(config) the same for a process: says what happened, returns an exit code
+
+The same configuration always means the same directory: a completed run is skipped, an
+interrupted one resumed, one that is being run by somebody else left alone. This module imports
+no torch, so that all of these answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gptopt import files, layout
+from gptopt.claim import BusyError, Claim, busy, move_aside
+from gptopt.config.checks import ConfigError, Problem
+from gptopt.config.schema import Config
+from gptopt.config.solver import Derived, derive
+from gptopt.state import ExitCode, owner, read_state
+
+if TYPE_CHECKING:
+    from gptopt.training import Outcome
+
+LOG_FORMAT = "%(asctime)s %(levelname).1s %(message)s"
+
+log = logging.getLogger("gptopt")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run stands after ``train``."""
+
+    run: Path
+    state: str
+    reason: str
+    step: int
+    final_val_loss: float | None
+    best_val_loss: float | None
+    skipped: bool = False  # it had ended before
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0 for a result (completed or diverged), 75 for a run that should be started again."""
+        done = self.state in ("completed", "diverged")
+        return ExitCode.DONE if done else ExitCode.RUN_AGAIN
+
+    @property
+    def objective(self) -> float:
+        """What a sweeper minimises: the final validation loss; infinite unless completed."""
+        if self.state != "completed" or self.final_val_loss is None:
+            return float("inf")
+        return self.final_val_loss
+
+
+def run_directory(config: Config) -> Path:
+    """Where the run of ``config`` lives."""
+    return layout.run_dir(
+        config.paths.output_dir,
+        config.model.name,
+        config.data["name"],
+        config.optimizer.optimizer_params["name"],
+        config.paths.run_name,
+    )
+
+
+def train(config: Config) -> RunResult:
+    """Trains ``config`` in its run directory, from wherever an earlier attempt left it.
+
+    Raises:
+        ConfigError: The numbers contradict each other on this machine or corpus.
+        gptopt.data.DataError: The data is missing, damaged or too small.
+        BusyError: Another process runs it.
+        CannotCreateError: The directory cannot be made.
+        gptopt.checkpoint.StorageError: State can no longer be saved, or none can be loaded.
+    """
+    run = run_directory(config)
+    if config.force and (aside := move_aside(run)) is not None:
+        log.info("moved the earlier run aside: %s", aside)
+    if (result := _ended(run)) is not None:
+        return result
+    if (other := owner(run)) is not None:
+        raise busy(run, other)
+
+    from gptopt.data import check_enough, open_corpus
+
+    corpus = open_corpus(config.data, config.paths.data_root)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        derived = derive(config, world_size=world_size, corpus_tokens=len(corpus.train))
+    except ValueError as error:
+        raise ConfigError([Problem("training.training_params", f"{error}.")]) from None
+    check_enough(
+        corpus,
+        context_length=derived.context_length,
+        global_batch_size=derived.global_batch_size,
+        eval_tokens=config.logging.logging_params.eval_tokens,
+    )
+
+    with ExitStack() as stack:
+        claim = None
+        if os.environ.get("RANK", "0") == "0":
+            claim = Claim.take(run)
+            stack.callback(claim.release)
+            if (result := _ended(run)) is not None:  # while we waited for the lock
+                return result
+            stack.enter_context(_LogFile(run))
+            _write_config(config, derived, run, claim)
+            log.info("%s, attempt %d", run, claim.attempt)
+            for line in derived.arithmetic:
+                log.info("%s", line)
+        _pin_threads(config)
+
+        from gptopt.preempt import StopRequest, find_deadline
+
+        deadline = find_deadline(config.cluster.deadline)
+        stop = stack.enter_context(StopRequest(run / layout.STOP_FILE, deadline))
+        try:
+            from gptopt.training import fit
+
+            outcome = fit(config, derived, corpus, run, claim, stop)
+        except BaseException as error:
+            if claim is not None:
+                _record_failure(run, claim, error)
+            raise
+        if claim is not None:
+            _record(outcome, derived, claim)
+    return _result(run, dataclasses.asdict(outcome))
+
+
+def execute(config: Config) -> tuple[ExitCode | int, RunResult | None]:
+    """``train`` for a process: every way it can end becomes a message and an exit code."""
+    _log_to_console(config)
+    try:
+        result = train(config)
+    except Exception as error:
+        code = exit_code_of(error)
+        if code == ExitCode.CRASH:
+            log.error("%s", traceback.format_exc())
+        else:
+            log.error("%s", error)
+        return code, None
+    except KeyboardInterrupt:
+        log.error("stopped at once; the newest checkpoint stands")
+        return 130, None
+    words = f"{result.state}{' before; nothing to do' if result.skipped else ''}"
+    loss = "" if result.final_val_loss is None else f", val_loss {result.final_val_loss:.4f}"
+    log.info("%s (%s)%s: %s", words, result.reason, loss, result.run)
+    if result.exit_code == ExitCode.RUN_AGAIN:
+        log.info("run the same command again to go on from step %d", result.step)
+    return result.exit_code, result
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit code of a process that ``error`` ends."""
+    if (code := getattr(error, "exit_code", None)) is not None:
+        return ExitCode(code)
+    names = {kind.__name__ for kind in type(error).__mro__}  # by name: torch may not be imported
+    if isinstance(error, ConfigError):
+        return ExitCode.CONFIG
+    if "DataError" in names:
+        return ExitCode.DATA
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+        return ExitCode.OUT_OF_MEMORY
+    return ExitCode.CRASH
+
+
+def _ended(run: Path) -> RunResult | None:
+    """The result of a run that has one; a failed run may be tried again."""
+    state = read_state(run)
+    if state.state not in ("completed", "diverged"):
+        return None
+    marker = files.read_json(run / layout.TERMINAL[state.state]) or {}
+    return _result(run, marker, skipped=True)
+
+
+def _result(run: Path, facts: dict[str, Any], *, skipped: bool = False) -> RunResult:
+    return RunResult(
+        run=run,
+        state=facts["state"],
+        reason=facts.get("reason", ""),
+        step=facts.get("step", 0),
+        final_val_loss=(facts.get("final") or {}).get("val_loss"),
+        best_val_loss=(facts.get("best") or {}).get("val_loss"),
+        skipped=skipped,
+    )
+
+
+def _write_config(config: Config, derived: Derived, run: Path, claim: Claim) -> None:
+    """What was asked and what was derived; written by the first attempt, then left alone."""
+    for marker in (layout.TERMINAL["failed"], layout.STOP_FILE):
+        (run / marker).unlink(missing_ok=True)  # of the attempt before: this one tries again
+    if not layout.is_run(run):
+        (run / layout.COMPOSED).parent.mkdir(exist_ok=True)
+        files.write(run / layout.COMPOSED, config.source.composed)
+        files.write(run / layout.OVERRIDES, yaml.safe_dump(config.source.overrides))
+        files.write(run / layout.HYDRA, config.source.hydra)
+        resolved = dataclasses.asdict(config)
+        for key in ("source", "force", "run_id"):
+            del resolved[key]
+        numbers = {"run_id": config.run_id, **dataclasses.asdict(derived)}
+        resolved["derived"] = {**numbers, **numbers.pop("schedule")}
+        files.write(run / layout.RESOLVED, yaml.safe_dump(resolved, sort_keys=False))
+    step = claim.before.step
+    claim.status("running", step=step, max_steps=derived.max_steps, saved_step=_saved_step(run))
+
+
+def _saved_step(run: Path) -> int:
+    return (files.read_json(run / layout.STATUS) or {}).get("saved_step", 0)
+
+
+def _record(outcome: Outcome, derived: Derived, claim: Claim) -> None:
+    """The terminal marker (last) and the status of an attempt that ended in good order."""
+    facts = {
+        key: value if key in ("final", "best") else value
+        for key, value in dataclasses.asdict(outcome).items()
+        if key != "state"
+    }
+    for losses in (facts["final"], facts["best"]):
+        losses.update({key: _finite(value) for key, value in losses.items()})
+    hint = {"reason": outcome.reason, "step": outcome.step, "max_steps": derived.max_steps}
+    if outcome.state in layout.TERMINAL:
+        claim.finish(outcome.state, facts)
+        claim.status(outcome.state, **hint, exit_code=int(ExitCode.DONE))
+    else:
+        saved = {"saved_step": outcome.step, "exit_code": int(ExitCode.RUN_AGAIN)}
+        claim.status(outcome.state, **hint, **saved)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def _record_failure(run: Path, claim: Claim, error: BaseException) -> None:
+    """What a crash leaves: the error, where a later reader finds it."""
+    words = traceback.format_exception_only(error)[-1].strip()
+    code = 130 if isinstance(error, KeyboardInterrupt) else int(exit_code_of(error))
+    if isinstance(error, BusyError):
+        return  # a newer attempt owns the directory: write nothing
+    status = files.read_json(run / layout.STATUS) or {}
+    facts = {"reason": words, "step": status.get("step", 0), "exit_code": code}
+    try:
+        if isinstance(error, KeyboardInterrupt):
+            claim.status("interrupted", **status | facts)
+        else:
+            log.debug("%s", traceback.format_exc())
+            claim.finish("failed", facts | {"error": words})
+            claim.status("failed", **facts, saved_step=status.get("saved_step", 0))
+    except (OSError, BusyError) as second:
+        log.error("the failure could not be recorded: %s", second)
+
+
+def _pin_threads(config: Config) -> None:
+    """Threads of this process; set before torch is imported."""
+    if config.cluster.threads is not None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(config.cluster.threads)
+
+
+class _LogFile:
+    """Everything that is logged also goes to the run's own log while this is entered."""
+
+    def __init__(self, run: Path) -> None:
+        self._handler = logging.FileHandler(run / layout.TASK_LOG, encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter(LOG_FORMAT))
+
+    def __enter__(self) -> None:
+        log.addHandler(self._handler)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            words = "".join(traceback.format_exception(error))
+            record = logging.LogRecord("gptopt", logging.ERROR, "", 0, words, None, None)
+            self._handler.handle(record)
+        log.removeHandler(self._handler)
+        self._handler.close()
+
+
+def _log_to_console(config: Config) -> None:
+    log.setLevel(config.logging.logging_params.level.upper())
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        log.addHandler(handler)
+        log.propagate = False

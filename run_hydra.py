@@ -1,0 +1,70 @@
+"""Train one GPT with one optimizer, or sweep over settings with -m.
+
+    python run_hydra.py model=gpt-small optimizer=muon optimizer.optimizer_params.lr=0.02
+    python run_hydra.py -m optimizer.optimizer_params.lr=0.001,0.003 training.training_params.seed=0,1
+
+Results go to outputs/<model>/<dataset>/<optimizer>/<run_name>/. The same command again skips
+what is complete and resumes what was interrupted; +force starts over. Exit codes: 0 done,
+1 crash, 2 bad configuration, 65 bad data, 69 out of memory, 73 cannot create, 74 storage,
+75 stopped with a checkpoint (run again), 76 somebody else owns the run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from gptopt.config.checks import ConfigError
+from gptopt.config.compose import arguments, compose, compose_all, points
+from gptopt.run import execute, run_directory
+from gptopt.state import ExitCode
+
+
+class RunFailedError(RuntimeError):
+    """One run of a -m sweep did not get to a result; the others go on."""
+
+
+@hydra.main(version_base=None, config_path="hydra_conf", config_name="config")
+def main(_: DictConfig) -> float:
+    """Composes and checks the configuration, trains it, and returns the final validation loss."""
+    job = HydraConfig.get()
+    sources = {source.provider: source.path for source in job.runtime.config_sources}
+    config = compose(
+        job.overrides.task, config_dir=Path(sources["main"]), config_name=job.job.config_name
+    )
+    code, result = execute(config)
+    if job.mode != RunMode.MULTIRUN:
+        sys.exit(int(code))
+    run = run_directory(config)
+    link = Path(job.runtime.output_dir) / str(job.job.num)
+    if run.is_dir() and not link.is_symlink():
+        link.symlink_to(os.path.relpath(run, link.parent))
+    if result is None or code != ExitCode.DONE:
+        raise RunFailedError(f"{run} ended with exit code {int(code)}; its task.log says why")
+    return result.objective
+
+
+def check() -> None:
+    """Answers a wrong configuration with one report, before Hydra creates or starts anything."""
+    asked = arguments(sys.argv[1:])
+    if asked.only_shows:
+        return
+    where = {"config_dir": asked.config_dir, "config_name": asked.config_name}
+    try:
+        runs = points(asked.overrides) if asked.multirun else [asked.overrides]
+        compose_all(runs, **where)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(int(ExitCode.CONFIG))
+
+
+if __name__ == "__main__":
+    sys.argv = ["+force=true" if argument == "+force" else argument for argument in sys.argv]
+    check()
+    main()
