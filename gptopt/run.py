@@ -209,8 +209,7 @@ def _write_config(config: Config, derived: Derived, run: Path, claim: Claim) -> 
         resolved = dataclasses.asdict(config)
         for key in ("source", "force", "run_id"):
             del resolved[key]
-        numbers = {"run_id": config.run_id, **dataclasses.asdict(derived)}
-        resolved["derived"] = {**numbers, **numbers.pop("schedule")}
+        resolved["derived"] = {"run_id": config.run_id, **dataclasses.asdict(derived)}
         files.write(run / layout.RESOLVED, yaml.safe_dump(resolved, sort_keys=False))
     step = claim.before.step
     claim.status("running", step=step, max_steps=derived.max_steps, saved_step=_saved_step(run))
@@ -222,11 +221,8 @@ def _saved_step(run: Path) -> int:
 
 def _record(outcome: Outcome, derived: Derived, claim: Claim) -> None:
     """The terminal marker (last) and the status of an attempt that ended in good order."""
-    facts = {
-        key: value if key in ("final", "best") else value
-        for key, value in dataclasses.asdict(outcome).items()
-        if key != "state"
-    }
+    facts = dataclasses.asdict(outcome)
+    del facts["state"]
     for losses in (facts["final"], facts["best"]):
         losses.update({key: _finite(value) for key, value in losses.items()})
     hint = {"reason": outcome.reason, "step": outcome.step, "max_steps": derived.max_steps}

@@ -202,7 +202,7 @@ def fit(
                         mode=config.checkpoint.mode,
                     )
                     failed_saves, saved_at = 0, step
-                except checkpoint.StorageError as error:
+                except (checkpoint.StorageError, OSError) as error:
                     failed_saves += 1
                     log.warning("%s (failure %d of %d)", error, failed_saves, MAX_FAILED_SAVES)
                     if failed_saves == MAX_FAILED_SAVES or step == derived.max_steps:

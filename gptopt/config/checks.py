@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from gptopt import layout
@@ -52,7 +53,7 @@ class Mismatch(ValueError):
 
 def nearest(given: str, choices: Iterable[str]) -> str:
     """`` Did you mean 'muon'?`` or, when nothing is close, an empty string."""
-    close = difflib.get_close_matches(given, list(choices), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given, list(choices), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
@@ -168,6 +169,10 @@ def describe(expected: Any) -> str:
     return words.get(origin or expected, str(expected))
 
 
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith(("?", ".")) else f"{sentence}."
+
+
 class Checker:
     """Collects the problems of one raw config while it turns it into a ``schema.Config``."""
 
@@ -215,7 +220,7 @@ class Checker:
         try:
             return coerce(value, expected)
         except Mismatch as error:
-            self.report(path, f"{path}={show(value)}: it takes {error}".rstrip(".") + ".")
+            self.report(path, f"{path}={show(value)}: it takes {_ended(str(error))}")
             return value
 
     def node(self, path: str, value: Any, kind: Any) -> Any:
@@ -259,8 +264,12 @@ def check(raw: Mapping[str, Any], where: Callable[[str], str] = lambda key: "") 
     values["data"] = _data(checker)
     values["lr_scheduler"] = _schedule(checker)
     _trackers(checker)
-    if not checker.problems:
-        _cross(checker)
+    for rule in CROSS_RULES:
+        try:
+            rule(checker)
+        except (TypeError, KeyError, AttributeError, ValueError):
+            if not checker.problems:  # otherwise it met a value already reported
+                raise
     if checker.problems:
         raise ConfigError(checker.problems)
     return schema.Config(**values)
@@ -341,9 +350,7 @@ def _trackers(checker: Checker) -> None:
             checker.keys(path, settings, keys)
 
 
-def _cross(checker: Checker) -> None:
-    """Rules between keys; every single value is of its type by now."""
-    _cross_model(checker)
+def _cross_lengths(checker: Checker) -> None:
     training, path = checker.get("training.training_params"), "training.training_params"
     block, context = checker.get("model.config.block_size"), training["context_length"]
     if block and context and context > block:
@@ -359,19 +366,21 @@ def _cross(checker: Checker) -> None:
         batch = solver.solve_batch(**sizes, data_parallel_size=data_parallel)
         length = solver.solve_length(
             **limits,
-            tokens_per_step=batch.global_batch_size * (context or block or 1),
+            tokens_per_step=batch.global_batch_size * (context or block),
             global_batch_size=batch.global_batch_size,
             windows=None,
         )
     except ValueError as error:
         checker.report(path, f"{path}: {error}.")
-    else:
+        return
+    try:
         if length is not None:
-            try:
-                solver.solve_schedule(checker.get("lr_scheduler"), length.max_steps)
-            except ValueError as error:
-                checker.report("lr_scheduler", f"{error}.")
-    _cross_checkpoint(checker)
+            solver.solve_schedule(checker.get("lr_scheduler"), length.max_steps)
+    except ValueError as error:
+        checker.report("lr_scheduler", f"{error}.")
+
+
+def _cross_places(checker: Checker) -> None:
     tensor = checker.get("distributed.tensor_parallel_size")
     if tensor > 1:
         checker.report(
@@ -386,8 +395,19 @@ def _cross(checker: Checker) -> None:
             f"profile.end={show(profile['end'])} does not come after profile.start="
             f"{profile['start']}.",
         )
-    if "\n" in checker.get("paths.run_name") or not checker.get("paths.run_name").strip():
+    name = checker.get("paths.run_name")
+    if "\n" in name or not name.strip():
         checker.report("paths.run_name", "paths.run_name takes one line of text, not empty.")
+    deadline = checker.get("cluster.deadline")
+    if isinstance(deadline, str):
+        try:
+            datetime.fromisoformat(deadline)
+        except ValueError:
+            checker.report(
+                "cluster.deadline",
+                f"cluster.deadline={show(deadline)}: it takes a unix time, or a date and time"
+                " such as 2026-01-31T12:00.",
+            )
 
 
 def _cross_model(checker: Checker) -> None:
@@ -419,6 +439,16 @@ def _cross_model(checker: Checker) -> None:
             )
 
 
+def _cross_schedule(checker: Checker) -> None:
+    schedule = checker.get("lr_scheduler")
+    if schedule.get("decay_shape") == "exponential" and schedule["min_lr_ratio"] <= 0:
+        checker.report(
+            "lr_scheduler.min_lr_ratio",
+            f"lr_scheduler.min_lr_ratio={schedule['min_lr_ratio']:g}: an exponential decay never"
+            " reaches 0; it takes a number above 0.",
+        )
+
+
 def _cross_checkpoint(checker: Checker) -> None:
     checkpoint, interval = checker.get("checkpoint"), checker.get("logging.logging_params")
     if checkpoint["keep_top_k"] and checkpoint["monitor"] == "val_loss":
@@ -429,13 +459,23 @@ def _cross_checkpoint(checker: Checker) -> None:
                 " logging.logging_params.eval_interval is null; set one or the other.",
             )
     resume = checkpoint["resume"]
-    words = ("auto", "latest", "best", "never")
+    words = ("auto", "latest", "best")
     if isinstance(resume, str) and resume not in words and "/" not in resume:
         checker.report(
             "checkpoint.resume",
             f"checkpoint.resume={show(resume)}: it takes {', '.join(words)}, a step, or the path"
             f" of a checkpoint directory.{nearest(resume, words)}",
         )
+
+
+CROSS_RULES: tuple[Callable[[Checker], None], ...] = (
+    _cross_model,
+    _cross_lengths,
+    _cross_schedule,
+    _cross_checkpoint,
+    _cross_places,
+)
+"""Rules between keys."""
 
 
 def choices_of(group: str, config_dir: Any = layout.HYDRA_CONF) -> list[str]:

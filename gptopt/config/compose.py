@@ -132,13 +132,13 @@ def arguments(argv: Sequence[str]) -> Arguments:
     parser = get_args_parser()
     known, _ = parser.parse_known_args(list(argv))
     directory = Path(known.config_path or known.config_dir or layout.HYDRA_CONF)
-    shows = known.help or known.hydra_help or known.version or known.cfg or known.info is not None
+    shown = ("help", "hydra_help", "cfg", "info", "shell_completion", "experimental_rerun")
     return Arguments(
         overrides=known.overrides,
         multirun=known.multirun,
         config_dir=directory if directory.is_absolute() else Path.cwd() / directory,
         config_name=known.config_name or "config",
-        only_shows=bool(shows or known.shell_completion or known.experimental_rerun),
+        only_shows=any(getattr(known, name, None) for name in shown),
     )
 
 

@@ -85,6 +85,11 @@ def divide(dividend: float, divisor: float) -> int | float:
     return int(quotient) if math.isfinite(quotient) and quotient.is_integer() else quotient
 
 
+def first(*values: Any) -> Any:
+    """The first value that is not null, or null."""
+    return next((value for value in values if value is not None), None)
+
+
 def cpu_count() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -110,6 +115,7 @@ def register() -> None:
     for name, resolver in {
         "eval": evaluate,
         "div": divide,
+        "first": first,
         "cpu_count": cpu_count,
         "device_count": device_count,
         "run_hash": run_hash,

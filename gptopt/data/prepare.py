@@ -190,4 +190,5 @@ def _lines(path: Path, text_key: str) -> Iterator[str]:
                     f"{path}, line {number}: no text under {text_key!r}; it has: {has}. "
                     "Name the field with --text-key."
                 )
-            yield row[text_key]
+            # JSON may hold half a surrogate pair, which is no character: it becomes "?".
+            yield row[text_key].encode("utf-8", "replace").decode("utf-8")

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
@@ -126,6 +126,11 @@ def swept(runs: pd.DataFrame) -> list[str]:
         and column not in SEEDS
         and any(_varies(group[column]) for group in groups)
     ]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dictionaries, by column."""
+    return cast("list[dict[str, Any]]", frame.to_dict("records"))
 
 
 def _varies(column: pd.Series) -> bool:
@@ -256,9 +261,9 @@ def _summary(run: Path, asked: dict[str, Any], rows: list[dict[str, Any]]) -> di
     standard = {
         "run_id": asked["derived.run_id"],
         "path": str(run),
-        "model": _text(asked.get("model.name")),
-        "dataset": _text(asked.get("data.name")),
-        "optimizer": _text(asked.get("optimizer.optimizer_params.name")),
+        "model": str(asked.get("model.name", "unknown")),
+        "dataset": str(asked.get("data.name", "unknown")),
+        "optimizer": str(asked.get("optimizer.optimizer_params.name", "unknown")),
         "run_name": _text(asked.get("paths.run_name")),
         "sweep": _text(asked.get("paths.sweep")),
         "state": state.state,

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
+from gptopt.results.load import records
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -127,7 +129,7 @@ def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns of ``trials``, and: trials (how many were finished, the tuning budget),
-        edge (see ``edge``, over the learning rates of finished trials), gap and p (see
+        edge (see ``edge``, over the learning rates of finished trials, or ""), gap and p (see
         ``welch``, against ``BASELINE``). The lowest mean comes first.
     """
     import pandas as pd
@@ -135,12 +137,12 @@ def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, workload in trials[trials["n"] > 0].groupby("workload"):
         ordered = workload.sort_values("mean", kind="stable")
-        best = ordered.drop_duplicates("optimizer").to_dict("records")
+        best = records(ordered.drop_duplicates("optimizer"))
         losses = {row["optimizer"]: row["losses"] for row in best}
         baseline = losses.get(BASELINE, [])
         for row in best:
             tried = workload[workload["optimizer"] == row["optimizer"]]
             gap, p = welch(row["losses"], [] if row["optimizer"] == BASELINE else baseline)
             flag = edge(tried["lr"], row["lr"]) if math.isfinite(row["mean"]) else None
-            rows.append({**row, "trials": len(tried), "edge": flag, "gap": gap, "p": p})
+            rows.append({**row, "trials": len(tried), "edge": flag or "", "gap": gap, "p": p})
     return pd.DataFrame(rows, columns=[*trials.columns, "trials", "edge", "gap", "p"])

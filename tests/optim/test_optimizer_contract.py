@@ -30,7 +30,7 @@ def params(
     if request.param != DOCS_EXAMPLE:
         return from_yaml(request.param)
     files = write_docs_example(tmp_path)
-    monkeypatch.setenv("GPTOPT_PLUGINS", str(tmp_path))
+    monkeypatch.setenv("GPTOPT_PLUGINS", str(tmp_path / "gptopt"))
     return next(read_params(file) for file in files if file.suffix == ".yaml")
 
 
@@ -136,7 +136,9 @@ def test_every_parameter_is_in_one_group_and_tied_weights_count_once(
     grouped = [id(param) for group in optimizer.param_groups for param in group["params"]]
     assert sorted(grouped) == sorted(id(param) for param in model.parameters())
     assert [row["name"] for row in optimizer.table] == list(ROLES)
-    assert sum(row["numel"] for row in optimizer.table) == sum(p.numel() for p in Toy().parameters())
+    assert sum(row["numel"] for row in optimizer.table) == sum(
+        p.numel() for p in Toy().parameters()
+    )
 
 
 def test_a_parameter_without_gradient_is_left_alone(params: dict[str, Any]) -> None:

@@ -1,0 +1,88 @@
+"""What a reader must know before believing a comparison."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gptopt.results.load import SEEDS, records
+from gptopt.results.stats import BASELINE, best_trials, trials
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAME = {
+    "run.fingerprints.data": "training data",
+    "run.fingerprints.eval": "validation tokens",
+    "run.parameters.total": "parameter counts",
+    "run.git.commit": "code versions",
+    "run.versions.torch": "torch versions",
+    "run.device": "devices",
+}
+"""Provenance that all runs of one workload should share."""
+SAME_PER_SEED = {
+    "run.fingerprints.init_weights": "initial weights",
+    "run.fingerprints.data_order": "orders of the data",
+}
+"""Provenance that its runs with the same seeds and batch size should share."""
+SEEDED = (*SEEDS, "derived.global_batch_size")
+
+
+def warnings(runs: pd.DataFrame) -> list[str]:
+    """Reasons to doubt a comparison of ``runs``, a sentence each, the gravest kind first.
+
+    Args:
+        runs: Rows of ``Runs.runs``, of one workload.
+    """
+    best = records(best_trials(trials(runs)))
+    return [*_unlike(runs), *_untuned(best), *_lost(runs)]
+
+
+def _unlike(runs: pd.DataFrame) -> list[str]:
+    found = []
+    for column, what in SAME.items():
+        if column in runs and runs[column].nunique() > 1:
+            counts = ", ".join(f"{v} ({n} runs)" for v, n in runs[column].value_counts().items())
+            found.append(f"The runs have different {what}: {counts}.")
+    seeded = [column for column in SEEDED if column in runs]
+    for column, what in SAME_PER_SEED.items():
+        if column in runs and (runs.groupby(seeded, dropna=False)[column].nunique() > 1).any():
+            found.append(f"Runs with the same seed have different {what}.")
+    if "run.git.dirty" in runs and (dirty := runs["run.git.dirty"].eq(True).sum()):
+        found.append(f"{dirty} of {len(runs)} runs were made by code with uncommitted changes.")
+    return found
+
+
+def _untuned(best: list[dict[str, Any]]) -> list[str]:
+    found = [
+        f"{row['optimizer']} is not tuned: its best learning rate {row['lr']:g} is the "
+        f"{row['edge']} of those tried. Extend the grid beyond it."
+        for row in best
+        if row["edge"]
+    ]
+    for key, what in (("trials", "trials"), ("n", "seeds at their best trial")):
+        if len({row[key] for row in best}) > 1:
+            counts = ", ".join(f"{row['optimizer']} {row[key]}" for row in best)
+            found.append(f"The optimizers had different numbers of {what}: {counts}.")
+    lone = [row["optimizer"] for row in best if row["n"] == 1]
+    if lone:
+        found.append(f"One seed has no spread: nothing is known of {', '.join(lone)} beyond it.")
+    if best and all(row["optimizer"] != BASELINE for row in best):
+        found.append(f"No run of {BASELINE} has ended, so there is no baseline to compare with.")
+    return found
+
+
+def _lost(runs: pd.DataFrame) -> list[str]:
+    found = []
+    diverged = runs[runs["state"] == "diverged"].groupby(["optimizer", "lr"], dropna=False)
+    if len(diverged):
+        counts = records(diverged.size().reset_index(name="n"))
+        listed = ", ".join(f"{c['optimizer']} at lr {c['lr']:g} ({c['n']})" for c in counts)
+        found.append(f"Diverged, and counted as the worst result: {listed}.")
+    failed = runs.loc[runs["state"] == "failed", "reason"].value_counts()
+    found += [f"{n} run(s) failed and are not counted: {why}." for why, n in failed.items()]
+    ended = runs["state"].isin(["completed", "diverged", "failed"])
+    unfinished = runs.loc[~ended, "state"].value_counts()
+    if len(unfinished):
+        listed = ", ".join(f"{n} {state}" for state, n in unfinished.items())
+        found.append(f"Not finished, and not counted: {listed}.")
+    return found

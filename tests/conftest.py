@@ -1,0 +1,7 @@
+import os
+
+# Bit-exact tests need one thread, and several workers on few cores need no more.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+for name in ("OUTPUT_ROOT", "DATA_ROOT", "GPTOPT_PLUGINS", "GPTOPT_DEADLINE"):
+    os.environ.pop(name, None)

@@ -1,0 +1,55 @@
+"""docs/adding-an-optimizer.md, taken at its word. Its optimizer also runs the contract tests."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from optim_toy import DOCS, read_params, write_docs_example
+
+from gptopt.config.checks import ConfigError
+from gptopt.config.compose import compose
+from gptopt.layout import HYDRA_CONF
+from gptopt.optim import build_optimizer
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The config tree with the example's YAML in it; its Python file is found as a plugin."""
+    shutil.copytree(HYDRA_CONF, tmp_path / "hydra_conf")
+    files = write_docs_example(tmp_path)
+    assert [str(file.relative_to(tmp_path)) for file in files] == [
+        "gptopt/optim/signum.py",
+        "hydra_conf/optimizer/signum.yaml",
+    ]
+    monkeypatch.setenv("GPTOPT_PLUGINS", str(tmp_path / "gptopt"))
+    return tmp_path / "hydra_conf"
+
+
+def test_the_example_composes_with_overrides(conf: Path) -> None:
+    config = compose(["optimizer=signum", "optimizer.optimizer_params.lr=3e-4"], config_dir=conf)
+    assert config.optimizer.optimizer_params["lr"] == 3e-4
+    assert config.optimizer.optimizer_params["name"] == "signum"
+
+
+def test_the_message_in_the_docs_is_the_one_given(conf: Path) -> None:
+    override = "optimizer.optimizer_params.momentum=1.5"
+    with pytest.raises(ConfigError) as error:
+        compose(["optimizer=signum", override], config_dir=conf)
+    message = next(line for line in DOCS.read_text("utf-8").splitlines() if override in line)
+    assert message in str(error.value)
+
+
+def test_the_example_steps_along_the_sign_of_its_momentum(conf: Path) -> None:
+    params = read_params(conf / "optimizer" / "signum.yaml")
+    params |= {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.0}
+    weight = torch.nn.Parameter(torch.zeros(3))
+    optimizer = build_optimizer(params, [("weight", weight)], {"weight": "vector"})
+    # M = G / 2, then M = (-1, 1, 0) / 4 + G / 2 = (-0.25, -0.25, 0.5).
+    weight.grad = torch.tensor([-1.0, 1.0, 0.0])
+    optimizer.step()
+    weight.grad = torch.tensor([0.0, -1.0, 1.0])
+    optimizer.step()
+    torch.testing.assert_close(weight.data, torch.tensor([0.2, 0.0, -0.1]))
