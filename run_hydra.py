@@ -1,7 +1,7 @@
 """Train one GPT with one optimizer, or sweep over settings with -m.
 
     python run_hydra.py model=gpt-small optimizer=muon optimizer.optimizer_params.lr=0.02
-    python run_hydra.py -m optimizer.optimizer_params.lr=0.001,0.003 training.training_params.seed=0,1
+    python run_hydra.py -m optimizer.optimizer_params.lr=0.001,0.003,0.01
 
 Results go to outputs/<model>/<dataset>/<optimizer>/<run_name>/. The same command again skips
 what is complete and resumes what was interrupted; +force starts over. Exit codes: 0 done,
@@ -36,7 +36,7 @@ def main(_: DictConfig) -> float:
     job = HydraConfig.get()
     sources = {source.provider: source.path for source in job.runtime.config_sources}
     config = compose(
-        job.overrides.task, config_dir=Path(sources["main"]), config_name=job.job.config_name
+        job.overrides.task, config_dir=Path(sources["main"]), config_name=str(job.job.config_name)
     )
     code, result = execute(config)
     if job.mode != RunMode.MULTIRUN:
@@ -55,10 +55,9 @@ def check() -> None:
     asked = arguments(sys.argv[1:])
     if asked.only_shows:
         return
-    where = {"config_dir": asked.config_dir, "config_name": asked.config_name}
     try:
         runs = points(asked.overrides) if asked.multirun else [asked.overrides]
-        compose_all(runs, **where)
+        compose_all(runs, config_dir=asked.config_dir, config_name=asked.config_name)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(int(ExitCode.CONFIG))

@@ -70,7 +70,7 @@ def main() -> None:
             row += [1e3 * step, short - given.short * step]
         if number:
             rows.append(row)
-            print("bare %.2f ms/step, start %.2f s | gptopt %.2f ms/step, start %.2f s" % tuple(row))
+            print("bare {:.2f} ms/step, start {:.2f} s | gptopt {:.2f}, {:.2f}".format(*row))
     speed = statistics.median(row[0] / row[2] for row in rows)
     start = statistics.median(row[3] - row[1] for row in rows)
     print(f"tokens/s of gptopt over those of the bare loop, CPU time, median: {speed:.3f}")

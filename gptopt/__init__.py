@@ -26,8 +26,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'gptopt' has no attribute {name!r}")
     import importlib
 
+    if name == "results":
+        return importlib.import_module("gptopt.results")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gptopt' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

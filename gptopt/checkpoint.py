@@ -110,7 +110,9 @@ def save(
         if not isinstance(error, OSError) and "unexpected pos" not in str(error):
             raise  # torch reports a full disk as a RuntimeError with these words
         free = shutil.disk_usage(claim.run).free
-        reason = os.strerror(error.errno or errno.EIO) if isinstance(error, OSError) else "disk full"
+        reason = (
+            os.strerror(error.errno or errno.EIO) if isinstance(error, OSError) else "disk full"
+        )
         raise StorageError(
             f"cannot save {target}: {reason}; {free / 1e9:.2f} GB are free"
         ) from error
@@ -165,7 +167,9 @@ def load(directory: Path, *, rank: int = 0) -> Loaded:
     manifest = files.read_json(directory / layout.MANIFEST)
     assert isinstance(manifest, dict)
     if manifest.get("schema") != SCHEMA:
-        raise StorageError(f"{directory}: schema {manifest.get('schema')}, this code reads {SCHEMA}")
+        raise StorageError(
+            f"{directory}: schema {manifest.get('schema')}, this code reads {SCHEMA}"
+        )
     state = torch.load(directory / STATE, map_location="cpu", weights_only=True)
     own = directory / rank_file(rank)
     if rank and own.exists():
@@ -273,7 +277,11 @@ def random_state(device: torch.device) -> dict[str, Any]:
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(float, rest)],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            *map(float, rest),
+        ],
     }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)

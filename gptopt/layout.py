@@ -1,15 +1,15 @@
 """Names of the files of a run directory and of the outputs tree; nothing else spells them.
 
-    outputs/<model>/<dataset>/<optimizer>/<run_name>/
-      .hydra/{config,overrides,hydra}.yaml   what was asked
-      resolved.yaml                          what was derived from it
-      run.json                               provenance
-      lock, attempts/0001.json               who runs it
-      status.json                            a hint for people and tools
-      metrics.0001.jsonl                     one per attempt, append-only
-      checkpoints/step-00001000/             state and a manifest with checksums
-      completed.json | diverged.json | failed.json   the terminal marker
-      task.log                               console log of all attempts
+outputs/<model>/<dataset>/<optimizer>/<run_name>/
+  .hydra/{config,overrides,hydra}.yaml   what was asked
+  resolved.yaml                          what was derived from it
+  run.json                               provenance
+  lock, attempts/0001.json               who runs it
+  status.json                            a hint for people and tools
+  metrics.0001.jsonl                     one per attempt, append-only
+  checkpoints/step-00001000/             state and a manifest with checksums
+  completed.json | diverged.json | failed.json   the terminal marker
+  task.log                               console log of all attempts
 """
 
 from __future__ import annotations

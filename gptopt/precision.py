@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
+
+
+class SteppedOptimizer(Protocol):
+    """What the scaler needs of an optimizer; torch asks for its own class, but for no more."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups with ``params``."""
+
+    def step(self) -> None:
+        """Updates the parameters."""
+
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -23,6 +37,19 @@ class Precision:
         if self.dtype is torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulates the gradients of ``loss``, scaled in float16."""
+        self.scaler.scale(loss).backward()
+
+    def unscale(self, optimizer: SteppedOptimizer) -> None:
+        """Brings accumulated gradients back to their size."""
+        self.scaler.unscale_(optimizer)  # type: ignore[arg-type]
+
+    def step(self, optimizer: SteppedOptimizer) -> None:
+        """Lets the optimizer step; in float16 not where a gradient overflowed."""
+        self.scaler.step(optimizer)  # type: ignore[arg-type]
+        self.scaler.update()
 
     def synchronize(self) -> None:
         """Waits for the device; only steps that are logged may."""

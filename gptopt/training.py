@@ -2,7 +2,7 @@
 
 Called by ``gptopt.run`` once the configuration is checked, the data is open and the run
 directory belongs to this process. Writes metrics, checkpoints and provenance into it and
-returns how the run ended.
+returns how the run ended. ``step`` counts optimizer steps done.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,13 @@ from gptopt.distributed import World
 from gptopt.evaluate import evaluate
 from gptopt.loss import training_loss
 from gptopt.models import build_model
-from gptopt.optim import build_optimizer
+from gptopt.optim import RoutedOptimizer, build_optimizer
 from gptopt.precision import Precision, choose_device
 from gptopt.preempt import StopRequest
 from gptopt.profiling import StepProfiler
-from gptopt.progress import RunProgress
 from gptopt.provenance import numerics, provenance, weights_hash
+from gptopt.recorder import Recorder
 from gptopt.schedules import multiplier
-from gptopt.tracking import start_trackers
-from gptopt.tracking.metrics import MetricsFile
 
 MAX_SKIPPED = 10
 MAX_FAILED_SAVES = 3
@@ -43,21 +41,39 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
+class Progress:
+    """How far a run is, apart from its tensors; travels with every checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0  # of training: without evaluations and checkpoints
+    schedule_start: int = 0
+    final: dict[str, float | None] = field(
+        default_factory=lambda: {"train_loss": None, "val_loss": None}
+    )
+    best: dict[str, Any] = field(default_factory=lambda: {"val_loss": None, "step": None})
+
+
+@dataclass
 class Outcome:
     """How an attempt ended: a terminal state, or preempted / interrupted with a checkpoint."""
 
     state: str
-    reason: str = ""
+    reason: str
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
     final: dict[str, float | None] = field(default_factory=dict)
-    best: dict[str, float | int | None] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
 
 
 def fit(
-    config: Config, derived: Derived, corpus: Corpus, run: Path, claim: Claim | None, stop: StopRequest
+    config: Config,
+    derived: Derived,
+    corpus: Corpus,
+    run: Path,
+    claim: Claim | None,
+    stop: StopRequest,
 ) -> Outcome:
     """Trains from the newest checkpoint (or the start) to the end, or until ``stop`` says so.
 
@@ -66,304 +82,286 @@ def fit(
         derived: Its numbers, worked out for this machine and corpus.
         corpus: The opened data.
         run: The run directory.
-        claim: The right to write there; None in all processes but the first.
+        claim: The right to write there; None in all processes but the main one.
         stop: Asked at every step border.
     """
+    with World(vars(config.distributed)) as world:
+        return _fit(config, derived, corpus, run, claim, stop, world)
+
+
+def _fit(
+    config: Config,
+    derived: Derived,
+    corpus: Corpus,
+    run: Path,
+    claim: Claim | None,
+    stop: StopRequest,
+    world: World,
+) -> Outcome:
     params, shown = config.training.training_params, config.logging.logging_params
 
-    with World(vars(config.distributed)) as world:
-        # --- device and seeds ---------------------------------------------------------------
-        device = choose_device(world.local_rank)
-        precision = Precision(device, params.dtype)
-        if params.deterministic:
-            torch.use_deterministic_algorithms(True)
-        checkpoint.seed_everything(params.seed)
+    # --- device and seeds -----------------------------------------------------------------------
+    device = choose_device(world.local_rank)
+    precision = Precision(device, params.dtype)
+    if params.deterministic:
+        torch.use_deterministic_algorithms(True)
+    checkpoint.seed_everything(params.seed)
 
-        # --- model --------------------------------------------------------------------------
-        check_ids(corpus.train, config.model.config["vocab_size"])
-        model = build_model(config.model.family, config.model.config).to(device)
-        forward = torch.compile(model) if params.compile else model
-        if config.checkpoint.init_from:
-            initial = checkpoint.load(Path(config.checkpoint.init_from).expanduser())
-            model.load_state_dict(initial.state["model"])
-            log.info("initial weights from %s (step %d)", initial.path, initial.step)
+    # --- model ----------------------------------------------------------------------------------
+    check_ids(corpus.train, config.model.config["vocab_size"])
+    model = build_model(config.model.family, config.model.config).to(device)
+    if params.compile:
+        model.compile()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.checkpoint.init_from:
+        initial = checkpoint.load(Path(config.checkpoint.init_from).expanduser())
+        model.load_state_dict(initial.state["model"])
+        log.info("initial weights from %s", initial.path)
 
-        # --- optimizer and schedule ---------------------------------------------------------
-        optimizer = build_optimizer(
-            config.optimizer.optimizer_params, model.named_parameters(), model.parameter_roles()
-        )
-        schedule = multiplier(
-            config.lr_scheduler["name"], derived.max_steps, **derived.schedule
-        )
-        schedule_start = 0
+    # --- optimizer, schedule, data --------------------------------------------------------------
+    roles: dict[str, str] = model.parameter_roles()  # type: ignore[operator]
+    optimizer = build_optimizer(config.optimizer.optimizer_params, model.named_parameters(), roles)
+    schedule = multiplier(config.lr_scheduler["name"], derived.max_steps, **derived.schedule)
+    loader = Loader(
+        corpus.train,
+        context_length=derived.context_length,
+        batch_size=derived.batch_size,
+        seed=derived.data_seed,
+        shuffle=True,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    if claim is not None:
+        _write_provenance(config, run, model, optimizer, loader, corpus, device)
 
-        # --- data ---------------------------------------------------------------------------
-        loader = Loader(
-            corpus.train,
-            context_length=derived.context_length,
-            batch_size=derived.batch_size,
-            seed=derived.data_seed,
-            shuffle=True,
-            rank=world.rank,
-            world_size=world.size,
-        )
-        if claim is not None:
-            _write_provenance(config, run, model, optimizer, loader, corpus, device)
-        checkpoint.seed_everything(params.seed + world.rank)  # dropout differs between ranks
+    # --- resume ---------------------------------------------------------------------------------
+    now = Progress()
+    here = numerics(device, world.size, params.dtype, params.compile)
+    checkpoint.seed_everything(params.seed + world.rank)  # dropout differs between ranks
+    source = world.tell(_resume_point(config, claim) if claim else None)
+    if source is not None:
+        saved = checkpoint.load(source, rank=world.rank).state
+        now = Progress(**saved["progress"])
+        if config.checkpoint.load.model:
+            model.load_state_dict(saved["model"])
+        if config.checkpoint.load.optimizer:
+            optimizer.load_state_dict(saved["optimizer"])
+            precision.scaler.load_state_dict(saved["scaler"])
+        if not config.checkpoint.load.scheduler:
+            now.schedule_start = now.step
+        if config.checkpoint.load.data:
+            loader.load_state_dict(saved["loader"])
+        checkpoint.set_random_state(saved["random"], device)
+        _warn_if_numerics_differ(saved["numerics"], here)
+        log.info("resumed from %s", source)
 
-        # --- resume -------------------------------------------------------------------------
-        step, seconds = 0, 0.0
-        best: dict[str, float | int | None] = {"val_loss": None, "step": None}
-        final: dict[str, float | None] = {"train_loss": None, "val_loss": None}
-        here = numerics(device, world.size, params.dtype, params.compile)
-        source = world.tell(_resume_point(config, claim) if claim else None)
+    # --- what is written ------------------------------------------------------------------------
+    if claim is not None:
         if source is not None:
-            loaded = checkpoint.load(source, rank=world.rank)
-            saved, load = loaded.state, config.checkpoint.load
-            step, seconds, best, final = (saved[k] for k in ("step", "seconds", "best", "final"))
-            if load.model:
-                model.load_state_dict(saved["model"])
-            if load.optimizer:
-                optimizer.load_state_dict(saved["optimizer"])
-                precision.scaler.load_state_dict(saved["scaler"])
-            schedule_start = saved["schedule_start"] if load.scheduler else step
-            if load.data:
-                loader.load_state_dict(saved["loader"])
-            checkpoint.set_random_state(saved["random"], device)
-            _warn_if_numerics_differ(saved["numerics"], here)
-            log.info("resumed from %s at step %d", source, step)
-            if claim is not None:
-                checkpoint.set_aside_later(run, step)
+            checkpoint.set_aside_later(run, now.step)
+        claim.note(start_step=now.step, numerics=here)
+    saver = _Saver(config, run, claim, world, stop)
+    recorder = Recorder(
+        config.logging,
+        run,
+        claim,
+        start_step=now.step,
+        max_steps=derived.max_steps,
+        saved_step=now.step,
+    )
+    profiler = StepProfiler(config.profile, run, world.rank)
 
-        def snapshot() -> dict[str, Any]:
-            return {
-                "step": step,
-                "seconds": seconds,
-                "best": best,
-                "final": final,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scaler": precision.scaler.state_dict(),
-                "schedule_start": schedule_start,
-                "loader": loader.state_dict(),
-                "random": checkpoint.random_state(device),
-                "numerics": here,
-                "run_id": config.run_id,
-            }
+    # --- the loop -------------------------------------------------------------------------------
+    outcome: Outcome | None = None
+    skipped = 0
+    logged_step, logged_seconds = now.step, now.seconds
+    model.train()
+    with recorder, profiler:
+        while now.step < derived.max_steps and outcome is None:
+            began = time.perf_counter()
+            step = now.step + 1
+            is_first, is_last = step == 1, step == derived.max_steps
+            is_logged = is_first or is_last or step % derived.log_interval == 0
+            rate = schedule(now.step - now.schedule_start)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate
 
-        # --- what is written ----------------------------------------------------------------
-        attempt = claim.attempt if claim else 0
-        metrics = MetricsFile(layout.metrics_file(run, attempt)) if claim else None
-        trackers = None
-        if claim is not None and metrics is not None:
-            claim.note(start_step=step, numerics=here)
-            metrics.write(
-                {"event": "start", "attempt": attempt, "start_step": step, "time": time.time()}
-            )
-            trackers = start_trackers(config.logging.trackers, run, attempt)
-        progress = RunProgress(shown.progress if claim else "none", step, derived.max_steps)
-        profiler = StepProfiler(config.profile, run, world.rank)
-        last_status = 0.0
-        saved_at = step if source is not None else None
+            # forward and backward over the parts of the global batch
+            loss = torch.zeros((), device=device)
+            for _ in range(derived.accumulation_steps):
+                x_BT, y_BT = (t.to(device, non_blocking=True) for t in loader.next_batch())
+                with precision.autocast():
+                    logits_BTV = model(x_BT)
+                part = training_loss(logits_BTV, y_BT, **vars(params.loss))
+                part = part / derived.accumulation_steps
+                precision.backward(part)
+                loss += part.detach()
+            world.average_gradients(parameters)
+            precision.unscale(optimizer)
+            grad_norm = torch.nn.utils.clip_grad_norm_(parameters, params.max_grad_norm or math.inf)
 
-        def write(row: dict[str, Any]) -> None:
-            nonlocal last_status
-            if claim is None or metrics is None or trackers is None:
-                return
-            metrics.write(row)
-            trackers.poll()
-            progress.show(row)
-            if time.monotonic() - last_status > 2.0:
-                last_status = time.monotonic()
-                claim.status(
-                    "running", step=step, max_steps=derived.max_steps, saved_step=saved_at or 0
-                )
+            # What is not finite never reaches the weights. On a GPU it is looked at only where the
+            # host waits for the device anyway: at logged steps, which include every save.
+            if is_logged or device.type == "cpu" or params.nan_policy == "skip":
+                mean_loss = (world.sum(loss) / world.size).item()
+                # with float16 an infinite gradient is the loss scaler's to handle
+                norm = 0.0 if precision.scaler.is_enabled() else grad_norm.item()
+                trouble = _trouble(mean_loss, norm, derived.divergence_loss)
+                skipped = skipped + 1 if trouble else 0
+                if trouble and params.nan_policy == "raise":
+                    raise FloatingPointError(f"step {step}: {trouble}")
+                if trouble and (params.nan_policy == "stop" or skipped == MAX_SKIPPED):
+                    outcome = Outcome("diverged", f"step {step}: {trouble}")
+                    now.final["train_loss"] = mean_loss
+                    recorder.write(_row("train", step, now, derived, train_loss=mean_loss))
+                    break
+                if trouble:
+                    log.warning("step %d is skipped: %s", step, trouble)
 
-        failed_saves, last_save = 0, time.monotonic()
+            if is_logged:
+                precision.synchronize()
+            update_began = time.perf_counter()
+            if not skipped:
+                precision.step(optimizer)
+            if is_logged:
+                precision.synchronize()
+            ended = time.perf_counter()
+            model.zero_grad(set_to_none=True)
+            now.step = step
+            now.seconds += ended - began
+            stop.slowest_step = max(stop.slowest_step, ended - began)
+            profiler.step(step)
 
-        def save() -> None:
-            nonlocal failed_saves, last_save, saved_at
-            began = time.monotonic()
-            state = snapshot()
-            others = {}
-            if world.size > 1:
-                generators = world.gather({"random": state["random"]})
-                others = {checkpoint.rank_file(r): g for r, g in enumerate(generators) if r}
-            if claim is not None:
-                metric = final[config.checkpoint.monitor] if evaluated_at == step else None
-                try:
-                    if metrics is not None:
-                        metrics.sync()
-                    checkpoint.save(claim, step, state, metric=metric, extra=others)
-                    checkpoint.prune(
-                        run,
-                        keep_last=config.checkpoint.keep_last,
-                        keep_top_k=config.checkpoint.keep_top_k,
-                        mode=config.checkpoint.mode,
-                    )
-                    failed_saves, saved_at = 0, step
-                except (checkpoint.StorageError, OSError) as error:
-                    failed_saves += 1
-                    log.warning("%s (failure %d of %d)", error, failed_saves, MAX_FAILED_SAVES)
-                    if failed_saves == MAX_FAILED_SAVES or step == derived.max_steps:
-                        raise
-            world.barrier()
-            last_save = time.monotonic()
-            stop.slowest_save = max(stop.slowest_save, last_save - began)
-
-        def run_evaluation() -> None:
-            nonlocal evaluated_at
-            final["val_loss"] = evaluate(
-                forward,
-                corpus.val,
-                context_length=derived.context_length,
-                batch_size=derived.eval_batch_size,
-                tokens=shown.eval_tokens,
-                precision=precision,
-                world=world,
-            )
-            evaluated_at = step
-            if best["val_loss"] is None or final["val_loss"] < best["val_loss"]:
-                if math.isfinite(final["val_loss"]):
-                    best.update(val_loss=final["val_loss"], step=step)
-            write(
-                {
-                    "event": "eval",
-                    "step": step,
-                    "tokens": step * derived.tokens_per_step,
-                    "seconds": seconds,
-                    "val_loss": final["val_loss"],
+            # the step border: log, evaluate, stop, save
+            if is_logged:
+                now.final["train_loss"] = mean_loss
+                steps, seconds = step - logged_step, now.seconds - logged_seconds
+                logged_step, logged_seconds = step, now.seconds
+                values = {
+                    "train_loss": mean_loss,
+                    "lr": optimizer.param_groups[0]["lr"],
+                    "grad_norm": grad_norm.item(),
+                    "tokens_per_second": steps * derived.tokens_per_step / seconds,
+                    "step_ms": 1e3 * seconds / steps,
+                    "optimizer_ms": 1e3 * (ended - update_began),
                 }
+                if shown.norms:
+                    values["param_norm"] = torch.nn.utils.get_total_norm(parameters).item()
+                recorder.write(_row("train", step, now, derived, **values))
+            is_evaluated = is_last or bool(
+                derived.eval_interval and step % derived.eval_interval == 0
             )
-
-        # --- the loop -----------------------------------------------------------------------
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        outcome: Outcome | None = None
-        evaluated_at: int | None = None
-        skipped = 0
-        interval_step, interval_seconds = step, seconds
-        model.train()
-        with progress, profiler:
-            while step < derived.max_steps and outcome is None:
-                began = time.perf_counter()
-                is_logged = (step + 1) % derived.log_interval == 0 or step in (
-                    0,
-                    derived.max_steps - 1,
+            if is_evaluated:
+                val_loss = evaluate(
+                    model,
+                    corpus.val,
+                    context_length=derived.context_length,
+                    batch_size=derived.eval_batch_size,
+                    tokens=shown.eval_tokens,
+                    precision=precision,
+                    world=world,
                 )
-                rate = schedule(step - schedule_start)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * rate
-
-                # forward and backward over the parts of the global batch
-                loss = torch.zeros((), device=device)
-                for _ in range(derived.accumulation_steps):
-                    x_BT, y_BT = loader.next_batch()
-                    x_BT = x_BT.to(device, non_blocking=True)
-                    y_BT = y_BT.to(device, non_blocking=True)
-                    with precision.autocast():
-                        logits_BTV = forward(x_BT)
-                    part = training_loss(logits_BTV, y_BT, **vars(params.loss))
-                    part = part / derived.accumulation_steps
-                    precision.scaler.scale(part).backward()
-                    loss += part.detach()
-                world.average_gradients(parameters)
-                precision.scaler.unscale_(optimizer)
-                grad_norm = torch.nn.utils.clip_grad_norm_(
-                    parameters, params.max_grad_norm or math.inf
+                now.final["val_loss"] = val_loss
+                recorder.write(_row("eval", step, now, derived, val_loss=val_loss))
+                if not math.isfinite(val_loss):
+                    outcome = Outcome("diverged", f"step {step}: val_loss is {val_loss}")
+                    break
+                if now.best["val_loss"] is None or val_loss < now.best["val_loss"]:
+                    now.best = {"val_loss": val_loss, "step": step}
+            asked = stop.check()
+            if world.any(asked is not None) and not is_last:
+                outcome = Outcome(*(asked or ("preempted", "another process was asked to stop")))
+            if outcome is not None or saver.is_due(step, is_last, derived.save_interval):
+                recorder.saved_step = saver.save(
+                    {
+                        "progress": asdict(now),
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "scaler": precision.scaler.state_dict(),
+                        "loader": loader.state_dict(),
+                        "random": checkpoint.random_state(device),
+                        "numerics": here,
+                        "run_id": config.run_id,
+                    },
+                    step,
+                    metric=now.final[config.checkpoint.monitor] if is_evaluated else None,
+                    recorder=recorder,
+                    must_succeed=is_last or outcome is not None,
                 )
 
-                # a loss or gradient that is not finite never reaches the weights; on a GPU it is
-                # looked at only where the host waits for the device anyway
-                if is_logged or device.type == "cpu" or params.nan_policy == "skip":
-                    loss_now = (world.sum(loss) / world.size).item()
-                    # with float16 an infinite gradient is the loss scaler's to handle
-                    norm_now = 0.0 if precision.scaler.is_enabled() else grad_norm.item()
-                    trouble = _trouble(loss_now, norm_now, derived.divergence_loss)
-                    if trouble and params.nan_policy == "raise":
-                        raise FloatingPointError(f"step {step + 1}: {trouble}")
-                    if trouble:
-                        skipped += 1
-                        if params.nan_policy == "stop" or skipped == MAX_SKIPPED:
-                            outcome = Outcome("diverged", f"step {step + 1}: {trouble}")
-                            final["train_loss"] = loss_now
-                            write(_train_row(step + 1, derived, loss_now, {}, seconds))
-                            break
-                        log.warning("step %d skipped: %s", step + 1, trouble)
-                    else:
-                        skipped = 0
+    # --- the end --------------------------------------------------------------------------------
+    outcome = outcome or Outcome("completed", f"all {derived.max_steps} steps")
+    outcome.step, outcome.seconds = now.step, now.seconds
+    outcome.tokens = now.step * derived.tokens_per_step
+    outcome.final, outcome.best = now.final, now.best
+    outcome.weights = weights_hash(model.named_parameters())
+    recorder.finish(now.step, outcome.state, outcome.reason)
+    return outcome
 
-                if is_logged:
-                    precision.synchronize()
-                update_began = time.perf_counter()
-                if not skipped:
-                    precision.scaler.step(optimizer)
-                    precision.scaler.update()
-                if is_logged:
-                    precision.synchronize()
-                ended = time.perf_counter()
-                model.zero_grad(set_to_none=True)
-                step += 1
-                seconds += ended - began
-                stop.slowest_step = max(stop.slowest_step, ended - began)
-                profiler.step(step)
 
-                # --- step border: log, evaluate, save, stop -------------------------------------
-                if is_logged:
-                    final["train_loss"] = loss_now
-                    elapsed, steps = seconds - interval_seconds, step - interval_step
-                    interval_step, interval_seconds = step, seconds
-                    extra = {
-                        "lr": optimizer.param_groups[0]["lr"],
-                        "grad_norm": grad_norm.item(),
-                    }
-                    if shown.norms:
-                        extra["param_norm"] = torch.nn.utils.get_total_norm(parameters).item()
-                    extra |= {
-                        "tokens_per_second": steps * derived.tokens_per_step / elapsed,
-                        "step_ms": 1e3 * elapsed / steps,
-                        "optimizer_ms": 1e3 * (ended - update_began),
-                    }
-                    write(_train_row(step, derived, loss_now, extra, seconds))
-                is_last = step == derived.max_steps
-                if is_last or (derived.eval_interval and step % derived.eval_interval == 0):
-                    run_evaluation()
-                    if not math.isfinite(final["val_loss"] or 0.0):
-                        outcome = Outcome("diverged", f"step {step}: val_loss is not finite")
-                        break
-                asked = stop.check()
-                if world.any(asked is not None) and not is_last:
-                    outcome = Outcome(*(asked or ("preempted", "another process was asked to stop")))
-                is_due = derived.save_interval and step % derived.save_interval == 0
-                minutes = config.checkpoint.save_minutes
-                is_late = world.tell(
-                    minutes is not None and time.monotonic() - last_save > 60 * minutes
+class _Saver:
+    """When to save, and what to do when that fails."""
+
+    def __init__(
+        self, config: Config, run: Path, claim: Claim | None, world: World, stop: StopRequest
+    ) -> None:
+        self.settings, self.run, self.claim = config.checkpoint, run, claim
+        self.world, self.stop = world, stop
+        self._failures = 0
+        self._saved_at = time.monotonic()
+        self._saved_step = 0
+
+    def is_due(self, step: int, is_last: bool, interval: int | None) -> bool:
+        """Whether the state after ``step`` is to be saved; all processes agree."""
+        if is_last:
+            return self.settings.save_final
+        minutes = self.settings.save_minutes
+        is_late = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
+        is_on_step = interval is not None and step % interval == 0
+        return is_on_step or (minutes is not None and self.world.any(is_late))
+
+    def save(
+        self,
+        state: dict[str, Any],
+        step: int,
+        *,
+        metric: float | None,
+        recorder: Recorder,
+        must_succeed: bool,
+    ) -> int:
+        """Saves and prunes; returns the newest saved step. A full disk is tried again later.
+
+        Raises:
+            StorageError: It failed ``MAX_FAILED_SAVES`` times in a row, or there is no later.
+        """
+        began = time.monotonic()
+        generators = self.world.gather({"random": state["random"]})
+        others = {checkpoint.rank_file(r): g for r, g in enumerate(generators) if r > 0}
+        if self.claim is not None:
+            try:
+                recorder.sync()
+                checkpoint.save(self.claim, step, state, metric=metric, extra=others)
+                checkpoint.prune(
+                    self.run,
+                    keep_last=self.settings.keep_last,
+                    keep_top_k=self.settings.keep_top_k,
+                    mode=self.settings.mode,
                 )
-                if outcome is not None or (is_last and config.checkpoint.save_final):
-                    save()
-                elif not is_last and (is_due or is_late):
-                    save()
-
-        # --- the end ------------------------------------------------------------------------
-        outcome = outcome or Outcome("completed", f"all {derived.max_steps} steps")
-        outcome.step, outcome.seconds = step, seconds
-        outcome.tokens = step * derived.tokens_per_step
-        outcome.final, outcome.best = final, best
-        outcome.weights = weights_hash(model.named_parameters())
-        if claim is not None and metrics is not None and trackers is not None:
-            ending = {"event": "stop", "step": step, "state": outcome.state}
-            metrics.write(ending | {"reason": outcome.reason})
-            metrics.sync()
-            metrics.close()
-            trackers.finish()
-        return outcome
+                self._failures, self._saved_step = 0, step
+            except (checkpoint.StorageError, OSError) as error:
+                self._failures += 1
+                log.warning("%s (failure %d of %d)", error, self._failures, MAX_FAILED_SAVES)
+                if must_succeed or self._failures == MAX_FAILED_SAVES:
+                    raise checkpoint.StorageError(str(error)) from error
+        self.world.barrier()
+        self._saved_at = time.monotonic()
+        self.stop.slowest_save = max(self.stop.slowest_save, self._saved_at - began)
+        return self._saved_step
 
 
-def _train_row(
-    step: int, derived: Derived, loss: float, extra: dict[str, float], seconds: float
-) -> dict[str, Any]:
+def _row(event: str, step: int, now: Progress, derived: Derived, **values: float) -> dict[str, Any]:
     tokens = step * derived.tokens_per_step
-    row = {"event": "train", "step": step, "tokens": tokens, "train_loss": loss}
-    return row | extra | {"seconds": seconds}
+    return {"event": event, "step": step, "tokens": tokens, "seconds": now.seconds, **values}
 
 
 def _trouble(loss: float, grad_norm: float, limit: float) -> str | None:
@@ -390,7 +388,9 @@ def _resume_point(config: Config, claim: Claim) -> Path | None:
 
 
 def _warn_if_numerics_differ(before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+    changed = [
+        f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]
+    ]
     if changed:
         log.warning("this resume is not bit-exact: %s", ", ".join(changed))
 
@@ -399,18 +399,28 @@ def _write_provenance(
     config: Config,
     run: Path,
     model: torch.nn.Module,
-    optimizer: Any,
+    optimizer: RoutedOptimizer,
     loader: Loader,
     corpus: Corpus,
     device: torch.device,
 ) -> None:
-    """``run.json``, once: what this run started from."""
+    """``run.json``, once: where the run comes from and what it started from."""
     if (run / layout.PROVENANCE).exists():
         return
     total = sum(parameter.numel() for parameter in model.parameters())
     embedding = sum(row["numel"] for row in optimizer.table if row["role"] == "embedding")
-    for row in optimizer.table:
-        log.debug("%(name)s %(shape)s %(role)s -> %(rule)s, lr %(lr)g, decay %(weight_decay)g", row)
+    log.info("%d parameters, %d without embeddings", total, total - embedding)
+    for rule, role in sorted({(row["rule"], row["role"]) for row in optimizer.table}):
+        rows = [row for row in optimizer.table if (row["rule"], row["role"]) == (rule, role)]
+        log.info(
+            "%s drives %d %s parameters in %d tensors, lr %g, weight_decay %g",
+            rule,
+            sum(row["numel"] for row in rows),
+            role,
+            len(rows),
+            rows[0]["lr"],
+            rows[0]["weight_decay"],
+        )
     content = {
         "run_id": config.run_id,
         "run_name": config.paths.run_name,

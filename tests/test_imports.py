@@ -1,6 +1,6 @@
 """The layers of the house, read from the import statements.
 
-    train -> parts -> shared;  train -> shared;  launch -> shared;  analysis -> shared
+train -> parts -> shared;  train -> shared;  launch -> shared;  analysis -> shared
 """
 
 import ast

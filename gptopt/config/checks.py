@@ -47,7 +47,7 @@ class ConfigError(ValueError):
         super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
 
 
-class Mismatch(ValueError):
+class MismatchError(ValueError):
     """A value is not of its type; the text says what would be."""
 
 
@@ -81,7 +81,7 @@ def coerce(value: Any, expected: Any) -> Any:
     """``value`` as a value of type ``expected`` (an int is welcome where a float is).
 
     Raises:
-        Mismatch: It is none; the message says what is accepted.
+        MismatchError: It is none; the message says what is accepted.
     """
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if expected is Any:
@@ -92,31 +92,31 @@ def coerce(value: Any, expected: Any) -> Any:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if whole or (isinstance(value, float) and 0 < value < 1):
             return value
-        raise Mismatch("a whole number of steps, or a share of the run between 0 and 1")
+        raise MismatchError("a whole number of steps, or a share of the run between 0 and 1")
     if origin is Annotated:
         inner = coerce(value, arguments[0])
         for bound in arguments[1:]:
             if isinstance(bound, Range) and not bound.holds(inner):
-                raise Mismatch(f"{describe(arguments[0])} {bound}")
+                raise MismatchError(f"{describe(arguments[0])} {bound}")
         return inner
     if origin is Literal:
         if value in arguments and type(value) in {type(choice) for choice in arguments}:
             return value
         choices = [str(choice) for choice in arguments]
-        raise Mismatch(f"one of {', '.join(choices)}.{nearest(str(value), choices)}")
+        raise MismatchError(f"one of {', '.join(choices)}.{nearest(str(value), choices)}")
     if origin in (list, tuple):
         return _coerce_sequence(value, expected, origin, arguments)
     if origin is dict or expected is dict:
         if isinstance(value, Mapping):
             return dict(value)
-        raise Mismatch("a mapping {key: value}")
+        raise MismatchError("a mapping {key: value}")
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if expected is float and isinstance(value, float) and not math.isfinite(value):
-        raise Mismatch("a finite number")
+        raise MismatchError("a finite number")
     if type(value) is expected:
         return value
-    raise Mismatch(describe(expected))
+    raise MismatchError(describe(expected))
 
 
 def _coerce_union(value: Any, choices: tuple[Any, ...]) -> Any:
@@ -128,20 +128,20 @@ def _coerce_union(value: Any, choices: tuple[Any, ...]) -> Any:
             continue
         try:
             return coerce(value, choice)
-        except Mismatch as error:
+        except MismatchError as error:
             reasons.append(str(error))
     if type(None) in choices:
         reasons.append("null")
-    raise Mismatch(" or ".join(reasons))
+    raise MismatchError(" or ".join(reasons))
 
 
 def _coerce_sequence(value: Any, expected: Any, origin: Any, arguments: tuple[Any, ...]) -> list:
     if not isinstance(value, (list, tuple)):
-        raise Mismatch(describe(expected))
+        raise MismatchError(describe(expected))
     variadic = origin is list or arguments[1:] == (...,)
     items = [arguments[0]] * len(value) if variadic else list(arguments)
     if len(items) != len(value):
-        raise Mismatch(f"a list of {len(items)} values, {describe(expected)}")
+        raise MismatchError(f"a list of {len(items)} values, {describe(expected)}")
     return [coerce(item, kind) for item, kind in zip(value, items, strict=True)]
 
 
@@ -219,7 +219,7 @@ class Checker:
         """One value of type ``expected``."""
         try:
             return coerce(value, expected)
-        except Mismatch as error:
+        except MismatchError as error:
             self.report(path, f"{path}={show(value)}: it takes {_ended(str(error))}")
             return value
 
@@ -451,13 +451,13 @@ def _cross_schedule(checker: Checker) -> None:
 
 def _cross_checkpoint(checker: Checker) -> None:
     checkpoint, interval = checker.get("checkpoint"), checker.get("logging.logging_params")
-    if checkpoint["keep_top_k"] and checkpoint["monitor"] == "val_loss":
-        if interval["eval_interval"] is None:
-            checker.report(
-                "checkpoint.keep_top_k",
-                f"checkpoint.keep_top_k={checkpoint['keep_top_k']} ranks by val_loss, but"
-                " logging.logging_params.eval_interval is null; set one or the other.",
-            )
+    by_val_loss = checkpoint["keep_top_k"] and checkpoint["monitor"] == "val_loss"
+    if by_val_loss and interval["eval_interval"] is None:
+        checker.report(
+            "checkpoint.keep_top_k",
+            f"checkpoint.keep_top_k={checkpoint['keep_top_k']} ranks by val_loss, but"
+            " logging.logging_params.eval_interval is null; set one or the other.",
+        )
     resume = checkpoint["resume"]
     words = ("auto", "latest", "best")
     if isinstance(resume, str) and resume not in words and "/" not in resume:

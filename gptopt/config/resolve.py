@@ -69,7 +69,8 @@ def load_part(kind: Kind, name: str) -> ModuleType:
     module_name = f"gptopt_plugins.{kind}.{file.stem}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, file)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         spec.loader.exec_module(module)

@@ -112,12 +112,13 @@ def run_hash(*, _root_: DictConfig) -> str:
 
 def register() -> None:
     """Makes the resolvers known to OmegaConf; safe to repeat."""
-    for name, resolver in {
+    known: dict[str, Callable[..., Any]] = {
         "eval": evaluate,
         "div": divide,
         "first": first,
         "cpu_count": cpu_count,
         "device_count": device_count,
         "run_hash": run_hash,
-    }.items():
+    }
+    for name, resolver in known.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

@@ -79,9 +79,7 @@ class GPTConfig:
     @property
     def residual_std(self) -> float:
         """Of the matrices that write into x: GPT-2 keeps the sum of 2 n_layer writes constant."""
-        return (
-            self.init_std / math.sqrt(2 * self.n_layer) if self.depth_scaled_init else self.init_std
-        )
+        return self.init_std / math.sqrt(2 * self.n_layer if self.depth_scaled_init else 1)
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
@@ -92,7 +90,7 @@ def make_norm(config: GPTConfig) -> nn.Module:
 
 
 class HeadNorm(nn.RMSNorm):
-    """RMSNorm over H, its gain shared by the heads: normalised queries and keys (Henry, 2020)."""
+    """RMSNorm of queries and keys over H, one gain for all heads (Henry et al., 2020)."""
 
     def forward(self, x_BTNH: Tensor) -> Tensor:
         """Works in the precision of the gain, which autocast leaves in float32."""
@@ -228,10 +226,7 @@ class GPT(nn.Module):
         for block in self.blocks:
             x_BTD = block(x_BTD, rotation)
         x_BTD = self.norm(x_BTD)
-        if self.head is None:
-            logits_BTV = F.linear(x_BTD, self.tokens.weight)  # (4)
-        else:
-            logits_BTV = self.head(x_BTD)
+        logits_BTV = self.head(x_BTD) if self.head else F.linear(x_BTD, self.tokens.weight)  # (4)
         if self.config.table_rows > self.config.vocab_size:
             logits_BTV = logits_BTV[..., : self.config.vocab_size]  # the padding is no token
         return logits_BTV

@@ -51,9 +51,8 @@ def rotation_table(length: int, width: int, base: float) -> Rotation:
     assert width % 2 == 0, "checked with the config: rope_dim"
     exponent = torch.arange(0, width, 2, dtype=torch.float64) / width
     angle = torch.outer(torch.arange(length, dtype=torch.float64), base**-exponent)
-    cos, sin = angle.cos(), angle.sin()
-    tables = torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
-    return tables[0].float().unsqueeze(1), tables[1].float().unsqueeze(1)
+    cos, sin = angle.cos().float(), angle.sin().float()
+    return torch.cat((cos, cos), dim=1).unsqueeze(1), torch.cat((-sin, sin), dim=1).unsqueeze(1)
 
 
 def rotate(x_BTNH: Tensor, rotation: Rotation) -> Tensor:

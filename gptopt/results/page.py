@@ -18,9 +18,9 @@ h1, h2 { line-height: 1.25; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; }
-thead th { white-space: nowrap; } td { vertical-align: top; }
+th, td { white-space: nowrap; vertical-align: top; } td:last-child { white-space: normal; }
 figure { margin: 1.5rem 0; } figcaption { font-size: .85rem; opacity: .8; }
-figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+figure img { max-width: min(100%, 42rem); height: auto; background: #fff; border-radius: 4px; }
 pre { background: var(--soft); padding: .8rem; white-space: pre-wrap; font-size: .85rem; }
 """
 

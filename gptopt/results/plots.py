@@ -251,7 +251,7 @@ def best_per_optimizer(runs: Runs) -> Plot:
     seeds = data["losses"].explode().astype(float)
     names = [f"{r['optimizer']}, lr {r['lr']:g}" for r in records(data)]
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     if len(seeds):
         margin = 0.15 * (seeds.max() - seeds.min()) or 0.01

@@ -134,8 +134,8 @@ def _results(title: str, part: Runs, out: Path) -> list[Block]:
 
 
 def _best_table(best: pd.DataFrame) -> Table:
-    head = ["optimizer", "learning rate", "validation loss ± sd", "seeds", "95 % interval"]
-    head += [f"gap to {BASELINE}", "p", "trials", "learning rate is the"]
+    head = ["optimizer", "lr", "validation loss ± sd", "seeds", "95 % interval"]
+    head += [f"gap to {BASELINE}", "p", "trials", "lr is the"]
     rows = [
         [
             row["optimizer"],

@@ -120,7 +120,7 @@ class Trackers:
                 _warn(follower, f"did not end within {limit:g} s")
                 continue
             if code:
-                _warn(follower, "failed")
+                _warn(follower, "has a problem")
             else:
                 logger.info("tracker %s: %s", follower.name, follower.last_line() or "done")
         self._running = []

@@ -17,6 +17,8 @@ import wandb
 from gptopt.config.types import Positive
 from gptopt.tracking.interface import RunInfo
 
+Mode = Literal["online", "offline", "disabled"]
+
 RUN_ID_DIGITS = 16
 
 
@@ -44,7 +46,7 @@ def build(
         "WANDB_FINISH_TIMEOUT": str(finish_timeout),
     }
 
-    def start(mode: str) -> wandb.Run:
+    def start(mode: Mode | None) -> wandb.Run:
         return wandb.init(
             project=project,
             entity=entity,
@@ -68,14 +70,17 @@ def build(
             ),
         )
 
-    if mode == "auto":
-        chosen = os.environ.get("WANDB_MODE") or ("online" if has_credentials() else "offline")
-    else:
+    chosen: Mode | None
+    if mode != "auto":
         chosen = mode
+    elif "WANDB_MODE" in os.environ:
+        chosen = None  # wandb reads it
+    else:
+        chosen = "online" if has_credentials() else "offline"
     try:
         return WandbTracker(start(chosen), problem=None)
     except wandb.Error as error:
-        if chosen != "online":
+        if chosen == "offline":
             raise
         problem = " ".join(str(error).split())
     print(f"wandb: {problem}; going on offline", flush=True)

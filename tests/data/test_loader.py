@@ -125,6 +125,16 @@ def test_batch_size_and_world_size_may_change_on_resume(counting):
     assert seen == expected
 
 
+def test_a_used_loader_goes_back_to_an_earlier_position(counting):
+    one = loader(counting)
+    take(one, 20)
+    later = one.state_dict()
+    expected = take(one, 40)
+    take(one, 100)
+    one.load_state_dict(later)
+    assert take(one, 40) == expected
+
+
 def test_the_order_depends_on_seed_and_epoch(counting):
     one = loader(counting)
     first, second = take(one, 62), take(loader(counting), 124)[62:]
@@ -152,6 +162,11 @@ def test_the_order_fingerprint_tells_orders_apart_and_nothing_else(counting):
         loader(counting, context_length=4),
     ]
     assert len({here, *(other.order_fingerprint() for other in others)}) == 5
+
+
+def test_a_hundred_seeds_have_a_hundred_order_fingerprints(counting):
+    # There are 62 windows, so the first one alone could not tell them apart.
+    assert len({loader(counting, seed=seed).order_fingerprint() for seed in range(100)}) == 100
 
 
 def test_a_source_shorter_than_a_window_is_refused_with_the_numbers():

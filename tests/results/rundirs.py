@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def write_run(
     (run / layout.OVERRIDES).write_text("- optimizer=muon\n- paths.run_name=it's\n")
     (run / layout.PROVENANCE).write_text(json.dumps(PROVENANCE | (provenance or {})))
     for number, rows in enumerate(attempts, start=1):
-        layout.attempt_file(run, number).write_text(json.dumps({"host": "elsewhere"}))
+        layout.attempt_file(run, number).write_text(json.dumps({"host": socket.gethostname()}))
         text = "".join(json.dumps(row) + "\n" for row in rows)
         layout.metrics_file(run, number).write_text(text)
     step = max((row.get("step", 0) for rows in attempts for row in rows), default=0)

@@ -1,0 +1,102 @@
+"""What a run writes while it trains: metrics, trackers, status, and what a person sees.
+
+Only the main process of a run writes; in the others a recorder does nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gptopt import layout
+from gptopt.claim import Claim
+from gptopt.config.schema import Logging
+from gptopt.progress import RunProgress
+from gptopt.tracking import start_trackers
+from gptopt.tracking.metrics import MetricsFile
+
+STATUS_INTERVAL_S = 2.0
+
+
+class Recorder:
+    """Rows of metrics go to the metrics file first; everything else follows.
+
+    Args:
+        settings: The logging node.
+        run: Run directory.
+        claim: The right to write there; None in all processes but the main one.
+        start_step: Steps done before this attempt.
+        max_steps: Steps of the run.
+        saved_step: The newest step whose state is saved.
+    """
+
+    def __init__(
+        self,
+        settings: Logging,
+        run: Path,
+        claim: Claim | None,
+        *,
+        start_step: int,
+        max_steps: int,
+        saved_step: int,
+    ) -> None:
+        self.claim = claim
+        self.max_steps = max_steps
+        self.saved_step = saved_step
+        self._status_at = 0.0
+        kind = settings.logging_params.progress if claim else "none"
+        self._progress = RunProgress(kind, start_step, max_steps)
+        if claim is None:
+            return
+        self._metrics = MetricsFile(layout.metrics_file(run, claim.attempt))
+        self._metrics.write(
+            {
+                "event": "start",
+                "attempt": claim.attempt,
+                "start_step": start_step,
+                "time": time.time(),
+            }
+        )
+        self._trackers = start_trackers(settings.trackers, run, claim.attempt)
+
+    def __enter__(self) -> Recorder:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.__exit__()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Takes a train or eval row."""
+        if self.claim is None:
+            return
+        self._metrics.write(row)
+        self._trackers.poll()
+        self._progress.show(row)
+        if time.monotonic() - self._status_at > STATUS_INTERVAL_S:
+            self._status_at = time.monotonic()
+            self.claim.status(
+                "running",
+                step=row["step"],
+                max_steps=self.max_steps,
+                saved_step=self.saved_step,
+            )
+
+    def sync(self) -> None:
+        """Brings the metrics to the disk, before a checkpoint vouches for them.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        if self.claim is not None:
+            self._metrics.sync()
+
+    def finish(self, step: int, state: str, reason: str) -> None:
+        """The last row of an attempt that ended in good order; waits for the trackers."""
+        if self.claim is None:
+            return
+        self._metrics.write({"event": "stop", "step": step, "state": state, "reason": reason})
+        self._metrics.close()
+        self._trackers.finish()
