@@ -22,7 +22,8 @@ from omegaconf import DictConfig
 
 from gptopt.config.checks import ConfigError
 from gptopt.config.compose import arguments, compose, compose_all, points
-from gptopt.run import execute, run_directory
+from gptopt.config.identity import run_directory
+from gptopt.run import execute
 from gptopt.state import ExitCode
 
 

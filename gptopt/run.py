@@ -26,6 +26,7 @@ import yaml
 from gptopt import files, layout
 from gptopt.claim import BusyError, Claim, busy, move_aside
 from gptopt.config.checks import ConfigError, Problem
+from gptopt.config.identity import run_directory
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived, derive
 from gptopt.state import ExitCode, owner, read_state
@@ -62,17 +63,6 @@ class RunResult:
         if self.state != "completed" or self.final_val_loss is None:
             return float("inf")
         return self.final_val_loss
-
-
-def run_directory(config: Config) -> Path:
-    """Where the run of ``config`` lives."""
-    return layout.run_dir(
-        config.paths.output_dir,
-        config.model.name,
-        config.data["name"],
-        config.optimizer.optimizer_params["name"],
-        config.paths.run_name,
-    )
 
 
 def train(config: Config) -> RunResult:

@@ -108,7 +108,8 @@ def _fit(
     checkpoint.seed_everything(params.seed)
 
     # --- model ----------------------------------------------------------------------------------
-    check_ids(corpus.train, config.model.config["vocab_size"])
+    for source in (corpus.train, corpus.val):
+        check_ids(source, config.model.config["vocab_size"])
     model = build_model(config.model.family, config.model.config).to(device)
     if params.compile:
         model.compile()
@@ -138,9 +139,9 @@ def _fit(
     now = Progress()
     here = numerics(device, world.size, params.dtype, params.compile)
     checkpoint.seed_everything(params.seed + world.rank)  # dropout differs between ranks
-    source = world.tell(_resume_point(config, claim) if claim else None)
-    if source is not None:
-        saved = checkpoint.load(source, rank=world.rank).state
+    resume_from = world.tell(_resume_point(config, claim) if claim else None)
+    if resume_from is not None:
+        saved = checkpoint.load(resume_from, rank=world.rank).state
         now = Progress(**saved["progress"])
         if config.checkpoint.load.model:
             model.load_state_dict(saved["model"])
@@ -153,11 +154,11 @@ def _fit(
             loader.load_state_dict(saved["loader"])
         checkpoint.set_random_state(saved["random"], device)
         _warn_if_numerics_differ(saved["numerics"], here)
-        log.info("resumed from %s", source)
+        log.info("resumed from %s", resume_from)
 
     # --- what is written ------------------------------------------------------------------------
     if claim is not None:
-        if source is not None:
+        if resume_from is not None:
             checkpoint.set_aside_later(run, now.step)
         claim.note(start_step=now.step, numerics=here)
     saver = _Saver(config, run, claim, world, stop)

@@ -22,6 +22,8 @@ from gptopt.config import resolve, schema, solver
 from gptopt.config.types import Cadence, Count, Fraction, Range
 
 SCHEDULES = resolve.PACKAGE / "schedules.py"
+BYTES = 256
+"""Vocabulary of the corpora that are read byte by byte."""
 SECRET = re.compile(r"(api_?key|password|secret|access_?token|auth_?token)", re.IGNORECASE)
 
 
@@ -439,6 +441,33 @@ def _cross_model(checker: Checker) -> None:
             )
 
 
+def _cross_data(checker: Checker) -> None:
+    data, known = checker.get("data"), checker.get("model.config.vocab_size")
+    needed = data.get("vocab_size") or BYTES
+    if known and needed > known:
+        checker.report(
+            "model.config.vocab_size",
+            f"model.config.vocab_size={known}: data={data['name']} has token ids up to"
+            f" {needed - 1}; it takes at least {needed}.",
+        )
+    if data.get("classes", 0) > data.get("words", math.inf):
+        checker.report(
+            "data.classes",
+            f"data.classes={data['classes']} are more than data.words={data['words']}.",
+        )
+    if data.get("val_every", 2) < 2:
+        checker.report(
+            "data.val_every",
+            f"data.val_every={data['val_every']} would hold out every file; it takes at least 2.",
+        )
+    held_out, tokens = data.get("val_split"), data.get("tokens")
+    if isinstance(held_out, int) and tokens and held_out >= tokens:
+        checker.report(
+            "data.val_split",
+            f"data.val_split={held_out} would hold out all of the data.tokens={tokens}.",
+        )
+
+
 def _cross_schedule(checker: Checker) -> None:
     schedule = checker.get("lr_scheduler")
     if schedule.get("decay_shape") == "exponential" and schedule["min_lr_ratio"] <= 0:
@@ -471,6 +500,7 @@ def _cross_checkpoint(checker: Checker) -> None:
 CROSS_RULES: tuple[Callable[[Checker], None], ...] = (
     _cross_model,
     _cross_lengths,
+    _cross_data,
     _cross_schedule,
     _cross_checkpoint,
     _cross_places,

@@ -1,4 +1,5 @@
-"""The identity of a run: what its configuration means, apart from what cannot change it.
+"""The identity of a run: what its configuration means, apart from what cannot change it, and
+the directory that follows from it.
 
 sha256 of canonical JSON of the composed config without the volatile nodes. Numbers are
 written by value (1e-3, 0.001; 16, 16.0), so an override that repeats a default changes
@@ -10,7 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from gptopt import layout
+from gptopt.config.schema import Config
 
 IDENTITY_NODES = (
     "model",
@@ -35,6 +40,17 @@ def run_id(config: Mapping[str, Any]) -> str:
     kept["init_from"] = config["checkpoint"]["init_from"]
     text = json.dumps(_canonical(kept), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_directory(config: Config) -> Path:
+    """Where the run of ``config`` lives."""
+    return layout.run_dir(
+        config.paths.output_dir,
+        config.model.name,
+        config.data["name"],
+        config.optimizer.optimizer_params["name"],
+        config.paths.run_name,
+    )
 
 
 def _canonical(value: Any) -> Any:

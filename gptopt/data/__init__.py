@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gptopt.config.resolve import load_part
 from gptopt.data.checks import check_enough, check_ids
 from gptopt.data.corpus import Corpus, DataError, MissingDataError, TokenSource
 from gptopt.data.obtain import how_to_obtain
@@ -27,7 +27,7 @@ def open_corpus(data: Mapping[str, Any], data_root: str | Path) -> Corpus:
     """
     keys = {key: value for key, value in data.items() if key not in ("name", "format")}
     root = Path(data_root).expanduser().absolute()
-    build = import_module(f"gptopt.data.formats.{data['format']}").build
+    build = load_part("data.formats", data["format"]).build
     try:
         return build(data_root=root, **keys)
     except MissingDataError as error:
