@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import threading
 import time
@@ -103,6 +104,25 @@ class Claim:
         content = {"state": state, **facts, "attempt": self.attempt, "time": time.time()}
         files.write_json(self.run / layout.TERMINAL[state], content)
 
+    def end(self, facts: dict[str, Any], max_steps: int) -> None:
+        """Records how an attempt ended in good order: the terminal marker first, if it is one.
+
+        Args:
+            facts: ``state``, ``reason``, ``step`` and the numbers the marker holds.
+            max_steps: Steps of the run.
+        """
+        state, code = facts["state"], ExitCode.RUN_AGAIN
+        saved = {"saved_step": facts["step"]}
+        if state in layout.TERMINAL:
+            code, saved = ExitCode.DONE, {}
+            losses = {
+                key: {name: _finite(value) for name, value in facts[key].items()}
+                for key in ("final", "best")
+            }
+            self.finish(state, {k: v for k, v in facts.items() if k != "state"} | losses)
+        hint = {"reason": facts["reason"], "step": facts["step"], "max_steps": max_steps}
+        self.status(state, **hint, **saved, exit_code=int(code))
+
     def release(self) -> None:
         """Gives the directory up; safe to repeat."""
         if self._stop.is_set():
@@ -180,6 +200,11 @@ def _next_attempt(run: Path) -> int:
             return number
         except FileExistsError:
             number += 1
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not finite is null there."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _words(record: dict[str, Any]) -> str:

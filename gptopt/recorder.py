@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptopt import layout
+from gptopt.checkpoint import StorageError
 from gptopt.claim import Claim
 from gptopt.config.schema import Logging
 from gptopt.progress import RunProgress
@@ -94,9 +95,20 @@ class Recorder:
             self._metrics.sync()
 
     def finish(self, step: int, state: str, reason: str) -> None:
-        """The last row of an attempt that ended in good order; waits for the trackers."""
+        """The last row of an attempt that ended in good order.
+
+        Raises:
+            StorageError: Some rows are not on the disk.
+        """
         if self.claim is None:
             return
         self._metrics.write({"event": "stop", "step": step, "state": state, "reason": reason})
-        self._metrics.close()
-        self._trackers.finish()
+        try:
+            self._metrics.close()
+        except OSError as error:
+            raise StorageError(f"cannot write {self._metrics.path}: {error.strerror}") from error
+
+    def wait(self, seconds: float) -> None:
+        """Gives the trackers time to store what they have read; after the marker is written."""
+        if self.claim is not None:
+            self._trackers.finish(seconds)

@@ -19,7 +19,7 @@ import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -30,9 +30,6 @@ from gptopt.config.identity import run_directory
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived, derive
 from gptopt.state import ExitCode, owner, read_state
-
-if TYPE_CHECKING:
-    from gptopt.training import Outcome
 
 LOG_FORMAT = "%(asctime)s %(levelname).1s %(message)s"
 
@@ -124,8 +121,6 @@ def train(config: Config) -> RunResult:
             if claim is not None:
                 _record_failure(run, claim, error)
             raise
-        if claim is not None:
-            _record(outcome, derived, claim)
     return _result(run, dataclasses.asdict(outcome))
 
 
@@ -207,25 +202,6 @@ def _write_config(config: Config, derived: Derived, run: Path, claim: Claim) -> 
 
 def _saved_step(run: Path) -> int:
     return (files.read_json(run / layout.STATUS) or {}).get("saved_step", 0)
-
-
-def _record(outcome: Outcome, derived: Derived, claim: Claim) -> None:
-    """The terminal marker (last) and the status of an attempt that ended in good order."""
-    facts = dataclasses.asdict(outcome)
-    del facts["state"]
-    for losses in (facts["final"], facts["best"]):
-        losses.update({key: _finite(value) for key, value in losses.items()})
-    hint = {"reason": outcome.reason, "step": outcome.step, "max_steps": derived.max_steps}
-    if outcome.state in layout.TERMINAL:
-        claim.finish(outcome.state, facts)
-        claim.status(outcome.state, **hint, exit_code=int(ExitCode.DONE))
-    else:
-        saved = {"saved_step": outcome.step, "exit_code": int(ExitCode.RUN_AGAIN)}
-        claim.status(outcome.state, **hint, **saved)
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and value - value != 0 else value
 
 
 def _record_failure(run: Path, claim: Claim, error: BaseException) -> None:

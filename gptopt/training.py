@@ -36,6 +36,7 @@ from gptopt.schedules import multiplier
 
 MAX_SKIPPED = 10
 MAX_FAILED_SAVES = 3
+PREEMPTED_WAIT_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -297,6 +298,9 @@ def _fit(
     outcome.final, outcome.best = now.final, now.best
     outcome.weights = weights_hash(model.named_parameters())
     recorder.finish(now.step, outcome.state, outcome.reason)
+    if claim is not None:
+        claim.end(asdict(outcome), derived.max_steps)
+    recorder.wait(PREEMPTED_WAIT_S if outcome.state == "preempted" else math.inf)
     return outcome
 
 

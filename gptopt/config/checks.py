@@ -19,12 +19,13 @@ from typing import Annotated, Any, Literal
 
 from gptopt import layout
 from gptopt.config import resolve, schema, solver
-from gptopt.config.types import Cadence, Count, Fraction, Range
+from gptopt.config.resolvers import device_count
+from gptopt.config.types import Cadence, Count, Fraction
 
 SCHEDULES = resolve.PACKAGE / "schedules.py"
 BYTES = 256
 """Vocabulary of the corpora that are read byte by byte."""
-SECRET = re.compile(r"(api_?key|password|secret|access_?token|auth_?token)", re.IGNORECASE)
+SECRET = re.compile(r"api_?key|password|secret|(access|auth|hf|hub|bearer)_?token", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,22 @@ def nearest(given: str, choices: Iterable[str]) -> str:
 def unknown_key(path: str, key: str, choices: Iterable[str], value: Any = ...) -> Problem:
     """The problem of a key that is not among ``choices`` at ``path``."""
     full = f"{path}.{key}" if path else key
+    if SECRET.search(key):
+        return secret(full)
     shown = full if value is ... else f"{full}={show(value)}"
-    listed = ", ".join(choices)
-    message = f"{shown}: there is no such key.{nearest(key, choices)}"
-    return Problem(full, f"{message} {path or 'The config'} takes: {listed}.")
+    known = list(choices)
+    message = f"{shown}: there is no such key.{nearest(key, known)}"
+    taken = f"takes: {', '.join(known)}" if known else f"is empty; +{full}=... adds a key to it"
+    return Problem(full, f"{message} {path or 'The config'} {taken}.")
+
+
+def secret(key: str) -> Problem:
+    """The problem of a key that looks like a secret; its value is never shown."""
+    return Problem(
+        key,
+        f"{key}: secrets do not belong in a config, which is saved with every run; set the"
+        " environment variable of the service instead.",
+    )
 
 
 def show(value: Any) -> str:
@@ -79,6 +92,13 @@ def _is_atom(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
+class Unresolved:
+    """Stands for a value whose interpolation failed, and of which nothing more is said."""
+
+
+UNRESOLVED = Unresolved()
+
+
 def coerce(value: Any, expected: Any) -> Any:
     """``value`` as a value of type ``expected`` (an int is welcome where a float is).
 
@@ -86,7 +106,7 @@ def coerce(value: Any, expected: Any) -> Any:
         MismatchError: It is none; the message says what is accepted.
     """
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if expected is Any:
+    if expected is Any or value is UNRESOLVED:
         return value
     if origin in (typing.Union, types.UnionType):
         return _coerce_union(value, arguments)
@@ -94,12 +114,15 @@ def coerce(value: Any, expected: Any) -> Any:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if whole or (isinstance(value, float) and 0 < value < 1):
             return value
-        raise MismatchError("a whole number of steps, or a share of the run between 0 and 1")
+        raise MismatchError(describe(expected))
     if origin is Annotated:
-        inner = coerce(value, arguments[0])
-        for bound in arguments[1:]:
-            if isinstance(bound, Range) and not bound.holds(inner):
-                raise MismatchError(f"{describe(arguments[0])} {bound}")
+        bounds = " ".join(str(bound) for bound in arguments[1:])
+        try:
+            inner = coerce(value, arguments[0])
+        except MismatchError as error:
+            raise MismatchError(f"{error} {bounds}") from None
+        if not all(bound.holds(inner) for bound in arguments[1:]):
+            raise MismatchError(describe(expected))
         return inner
     if origin is Literal:
         if value in arguments and type(value) in {type(choice) for choice in arguments}:
@@ -138,13 +161,19 @@ def _coerce_union(value: Any, choices: tuple[Any, ...]) -> Any:
 
 
 def _coerce_sequence(value: Any, expected: Any, origin: Any, arguments: tuple[Any, ...]) -> list:
-    if not isinstance(value, (list, tuple)):
-        raise MismatchError(describe(expected))
     variadic = origin is list or arguments[1:] == (...,)
-    items = [arguments[0]] * len(value) if variadic else list(arguments)
-    if len(items) != len(value):
-        raise MismatchError(f"a list of {len(items)} values, {describe(expected)}")
-    return [coerce(item, kind) for item, kind in zip(value, items, strict=True)]
+    if not isinstance(value, (list, tuple)) or (not variadic and len(value) != len(arguments)):
+        raise MismatchError(describe(expected))
+    kinds = [arguments[0]] * len(value) if variadic else list(arguments)
+    items = []
+    for item, kind in zip(value, kinds, strict=True):
+        try:
+            items.append(coerce(item, kind))
+        except MismatchError as error:
+            raise MismatchError(
+                f"{describe(list)}, in which {show(item)} should be {error}"
+            ) from None
+    return items
 
 
 def describe(expected: Any) -> str:
@@ -155,19 +184,26 @@ def describe(expected: Any) -> str:
         float: "a number",
         bool: "true or false",
         str: "a text",
+        list: "a list",
         dict: "a mapping {key: value}",
         type(None): "null",
     }
+    if expected == Cadence:
+        return "a whole number of steps, or a share of the run between 0 and 1"
     if origin is Annotated:
         return f"{describe(arguments[0])} {' '.join(str(a) for a in arguments[1:])}"
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(argument) for argument in arguments)
+    if dataclasses.is_dataclass(expected):
+        return describe(dict)
+    if origin is tuple and len(set(arguments)) == 1:
+        return f"a list of {len(arguments)}, each {describe(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(describe(argument) for argument in arguments)}]"
     if origin is list:
-        return f"a list of {describe(arguments[0])}"
+        return f"a list, each {describe(arguments[0])}"
     return words.get(origin or expected, str(expected))
 
 
@@ -175,13 +211,26 @@ def _ended(sentence: str) -> str:
     return sentence if sentence.endswith(("?", ".")) else f"{sentence}."
 
 
+def _whole(value: Any, expected: Any) -> str:
+    """A hint for 1e9 where a whole number is asked for."""
+    if not isinstance(value, float) or not value.is_integer():
+        return ""
+    try:
+        coerce(int(value), expected)
+    except MismatchError:
+        return ""
+    return f" Did you mean {int(value)}?"
+
+
 class Checker:
     """Collects the problems of one raw config while it turns it into a ``schema.Config``."""
 
-    def __init__(self, raw: Mapping[str, Any], where: Callable[[str], str]) -> None:
+    def __init__(
+        self, raw: Mapping[str, Any], where: Callable[[str], str], known: Iterable[Problem]
+    ) -> None:
         self.raw = raw
         self.where = where
-        self.problems: list[Problem] = []
+        self.problems = list(known)
 
     def report(self, key: str, message: str) -> None:
         """Adds a problem about ``key``."""
@@ -196,12 +245,11 @@ class Checker:
             node = node[part]
         return node
 
-    def keys(self, path: str, value: Any, expected: Mapping[str, Any], owner: str = "") -> dict:
+    def keys(self, path: str, value: Any, expected: Mapping[str, Any]) -> dict:
         """``value`` as a mapping with exactly the keys of ``expected``, each of its type."""
         if not isinstance(value, Mapping):
-            self.report(path, f"{path}={show(value)}: it takes a mapping {{key: value}}.")
+            self.value(path, value, dict)
             return {}
-        said = f" in {owner}" if owner else ""
         checked = {}
         for key in value:
             if key not in expected:
@@ -210,7 +258,7 @@ class Checker:
         for key, kind in expected.items():
             full = f"{path}.{key}" if path else key
             if key not in value:
-                self.report(full, f"{full} is missing{said}: it takes {describe(kind)}.")
+                self.report(full, f"{full} is missing: it takes {describe(kind)}.")
             elif dataclasses.is_dataclass(kind):
                 checked[key] = self.node(full, value[key], kind)
             else:
@@ -222,7 +270,8 @@ class Checker:
         try:
             return coerce(value, expected)
         except MismatchError as error:
-            self.report(path, f"{path}={show(value)}: it takes {_ended(str(error))}")
+            hint = _whole(value, expected)
+            self.report(path, f"{path}={show(value)}: it takes {_ended(str(error))}{hint}")
             return value
 
     def node(self, path: str, value: Any, kind: Any) -> Any:
@@ -232,32 +281,40 @@ class Checker:
         checked = self.keys(path, value, hints)
         return kind(**checked) if len(self.problems) == before else None
 
-    def part(self, kind: resolve.Kind, path: str, name: Any, group: str) -> dict[str, Any] | None:
+    def part(self, kind: resolve.Kind, path: str, name: Any) -> dict[str, Any] | None:
         """Key -> type of the file that ``name`` stands for, or None with a problem."""
-        file = resolve.find_part(kind, name) if isinstance(name, str) else None
+        if not isinstance(name, str):
+            self.value(path, name, str)
+            return None
+        file = resolve.find_part(kind, name)
         if file is None:
             names = resolve.part_names(kind)
-            expected = f"gptopt/{kind.replace('.', '/')}/{str(name).replace('-', '_')}.py"
+            wanted = f"gptopt/{kind.replace('.', '/')}/{name.replace('-', '_')}.py"
             self.report(
                 path,
-                f"{path}={show(name)}: {expected} does not exist (yet), so {group}={name} cannot"
-                f" run.{nearest(str(name), names)} There are: {', '.join(names)}.",
+                f"{path}={show(name)}: there is no {wanted} (yet).{nearest(name, names)}"
+                f" There are: {', '.join(names)}.",
             )
             return None
         return resolve.keys_of(file)
 
 
-def check(raw: Mapping[str, Any], where: Callable[[str], str] = lambda key: "") -> schema.Config:
+def check(
+    raw: Mapping[str, Any],
+    where: Callable[[str], str] = lambda key: "",
+    known: Iterable[Problem] = (),
+) -> schema.Config:
     """Turns resolved, untyped nodes into a checked ``Config``.
 
     Args:
-        raw: Node name to plain Python values, interpolations resolved.
+        raw: Node name to plain Python values, interpolations resolved (or ``UNRESOLVED``).
         where: Dotted key -> the file or command line that gave its value.
+        known: Problems found before; the report names them first.
 
     Raises:
         ConfigError: With every problem found.
     """
-    checker = Checker(raw, where)
+    checker = Checker(raw, where, known)
     hints = typing.get_type_hints(schema.Config, include_extras=True)
     fixed = {key: kind for key, kind in hints.items() if key not in ("run_id", "source")}
     values = checker.keys("", {"force": False, **raw}, fixed)
@@ -266,6 +323,7 @@ def check(raw: Mapping[str, Any], where: Callable[[str], str] = lambda key: "") 
     values["data"] = _data(checker)
     values["lr_scheduler"] = _schedule(checker)
     _trackers(checker)
+    _secrets(checker, raw)
     for rule in CROSS_RULES:
         try:
             rule(checker)
@@ -282,7 +340,7 @@ def _optimizer(checker: Checker) -> schema.Optimizer | None:
     params = checker.get(path)
     if not isinstance(params, Mapping):
         return None
-    keys = checker.part("optim", f"{path}.name", params.get("name"), "optimizer")
+    keys = checker.part("optim", f"{path}.name", params.get("name"))
     if keys is None:
         return None
     common = typing.get_type_hints(schema.OptimizerCommon, include_extras=True)
@@ -295,18 +353,21 @@ def _optimizer(checker: Checker) -> schema.Optimizer | None:
 
 
 def _model(checker: Checker) -> schema.Model | None:
-    keys = checker.part("models", "model.family", checker.get("model.family"), "model")
+    model = checker.get("model")
+    if not isinstance(model, Mapping):
+        return None
+    keys = checker.part("models", "model.family", model.get("family"))
     if keys is None:
         return None
-    config = checker.keys("model.config", checker.get("model.config"), keys)
-    return schema.Model(str(checker.get("model.name")), str(checker.get("model.family")), config)
+    config = checker.keys("model.config", model.get("config"), keys)
+    return schema.Model(str(model.get("name")), str(model.get("family")), config)
 
 
 def _data(checker: Checker) -> dict[str, Any]:
     data = checker.get("data")
     if not isinstance(data, Mapping):
         return {}
-    keys = checker.part("data.formats", "data.format", data.get("format"), "data")
+    keys = checker.part("data.formats", "data.format", data.get("format"))
     if keys is None:
         return {}
     own = {key: kind for key, kind in keys.items() if key != "data_root"}
@@ -340,16 +401,18 @@ def schedule_keys(name: str) -> dict[str, Any]:
 def _trackers(checker: Checker) -> None:
     for name, settings in (checker.get("logging.trackers") or {}).items():
         path = f"logging.trackers.{name}"
-        keys = checker.part("tracking", path, name, "+logging")
-        for key in settings if isinstance(settings, Mapping) else ():
-            if SECRET.search(str(key)):
-                checker.report(
-                    f"{path}.{key}",
-                    f"{path}.{key}: secrets do not belong in a config, which is saved with every"
-                    " run; set the environment variable of the service instead.",
-                )
+        keys = checker.part("tracking", path, name)
         if keys is not None:
             checker.keys(path, settings, keys)
+
+
+def _secrets(checker: Checker, node: Mapping[str, Any], path: str = "") -> None:
+    for key, value in node.items():
+        full = f"{path}.{key}" if path else str(key)
+        if SECRET.search(str(key)):
+            checker.report(full, secret(full).message)
+        if isinstance(value, Mapping):
+            _secrets(checker, value, full)
 
 
 def _cross_lengths(checker: Checker) -> None:
@@ -382,24 +445,46 @@ def _cross_lengths(checker: Checker) -> None:
         checker.report("lr_scheduler", f"{error}.")
 
 
-def _cross_places(checker: Checker) -> None:
-    tensor = checker.get("distributed.tensor_parallel_size")
+def _cross_devices(checker: Checker) -> None:
+    distributed, path = checker.get("distributed"), "distributed"
+    tensor, data = distributed["tensor_parallel_size"], distributed["data_parallel_size"]
     if tensor > 1:
+        try:
+            solver.check_devices(distributed, device_count() or 1)
+        except ValueError as error:
+            checker.report(path, f"{error}.")
         checker.report(
-            "distributed.tensor_parallel_size",
-            f"distributed.tensor_parallel_size={tensor}: tensor parallelism is not built yet;"
+            f"{path}.tensor_parallel_size",
+            f"{path}.tensor_parallel_size={tensor}: tensor parallelism is not built yet;"
             " it takes 1.",
         )
+    if distributed["strategy"] == "single" and (data or 1) > 1:
+        checker.report(
+            f"{path}.data_parallel_size",
+            f"{path}.data_parallel_size={data} contradicts {path}.strategy='single', which"
+            " trains on one device.",
+        )
+
+
+def _cross_places(checker: Checker) -> None:
     profile = checker.get("profile")
-    if profile["start"] is not None and (profile["end"] or 0) <= profile["start"]:
+    start, end = profile["start"], profile["end"]
+    if (start is None) != (end is None) or (end or 1) <= (start or 0):
         checker.report(
             "profile.end",
-            f"profile.end={show(profile['end'])} does not come after profile.start="
-            f"{profile['start']}.",
+            f"profile.end={show(end)} does not come after profile.start={show(start)};"
+            " set both, or neither.",
         )
-    name = checker.get("paths.run_name")
-    if "\n" in name or not name.strip():
-        checker.report("paths.run_name", "paths.run_name takes one line of text, not empty.")
+    for path in (
+        "model.name",
+        "data.name",
+        "paths.data_root",
+        "paths.output_dir",
+        "paths.run_name",
+    ):
+        text = checker.get(path)
+        if isinstance(text, str) and ("\n" in text or not text.strip()):
+            checker.report(path, f"{path}={show(text)}: it takes one line of text, not empty.")
     deadline = checker.get("cluster.deadline")
     if isinstance(deadline, str):
         try:
@@ -503,6 +588,7 @@ CROSS_RULES: tuple[Callable[[Checker], None], ...] = (
     _cross_data,
     _cross_schedule,
     _cross_checkpoint,
+    _cross_devices,
     _cross_places,
 )
 """Rules between keys."""

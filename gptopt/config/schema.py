@@ -19,6 +19,7 @@ from gptopt.config.types import (
     PositiveInt,
     Probability,
     Role,
+    Seed,
 )
 
 
@@ -71,8 +72,8 @@ class TrainingParams:
     max_grad_norm: Positive | None
     dtype: Literal["float32", "bfloat16", "float16"]
     compile: bool
-    seed: Count
-    data_seed: Count | None
+    seed: Seed
+    data_seed: Seed | None
     deterministic: bool
     nan_policy: Literal["stop", "raise", "skip"]
     divergence_loss: Positive | None
@@ -128,7 +129,7 @@ class Checkpoint:
     keep_top_k: Count
     monitor: Literal["val_loss", "train_loss"]
     mode: Literal["min", "max"]
-    resume: str | int
+    resume: str | Count
     load: Load
     init_from: str | None
 
@@ -150,7 +151,7 @@ class Profile:
     name: str
     start: Count | None
     end: PositiveInt | None
-    ranks: list[int]
+    ranks: list[Count]
 
 
 @dataclass

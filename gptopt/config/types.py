@@ -22,7 +22,7 @@ class Range:
     def __str__(self) -> str:
         words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
         bounds = {name: getattr(self, name) for name in words}
-        return " and ".join(f"{words[n]} {b:g}" for n, b in bounds.items() if b is not None)
+        return " and ".join(f"{words[n]} {b}" for n, b in bounds.items() if b is not None)
 
     def holds(self, value: float) -> bool:
         """Whether ``value`` lies inside; a NaN never does."""
@@ -37,6 +37,8 @@ class Range:
 
 PositiveInt = Annotated[int, Range(ge=1)]
 Count = Annotated[int, Range(ge=0)]
+Seed = Annotated[int, Range(ge=0, lt=2**63)]
+"""What torch's generators take."""
 Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
 Fraction = Annotated[float, Range(ge=0, le=1)]

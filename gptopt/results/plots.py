@@ -274,7 +274,7 @@ def _mean_over_seeds(trial: pd.DataFrame, x: str, loss: str) -> pd.DataFrame:
     curve = trial.groupby("step").agg(
         x=(x, "mean"), loss=(loss, "mean"), low=(loss, "min"), high=(loss, "max"), n=(loss, "size")
     )
-    return curve[curve["n"] == trial["run_id"].nunique()]
+    return curve[curve["n"] <= trial["run_id"].nunique()]
 
 
 def _lowest(values: Iterable[float]) -> float:

@@ -99,23 +99,26 @@ def target(key: str) -> str:
     prefix = key[: len(key) - len(plain)]
     parts = re.split(r"[./@]", plain)
     if key.startswith("~"):
-        raise ValueError("a key cannot be removed; set it to null where that is allowed")
+        raise ValueError("a key cannot be removed; set it to null where that is allowed.")
     if parts[0] in ("hydra", "cluster"):
         raise ValueError(
             "where and how runs are started is said on the command line: --via, --cluster,"
-            " cluster.timeout_min=30"
+            " cluster.timeout_min=30."
         )
     if any(part.startswith("_") and part.endswith("_") for part in parts):
-        raise ValueError("names in underscores belong to Hydra and are not accepted")
+        raise ValueError("names in underscores belong to Hydra and are not accepted.")
     if len(prefix) > 2 or (prefix and plain in aliases()):
-        raise ValueError(f"write {plain!r}, without {prefix!r}")
+        raise ValueError(f"write {plain!r}, without {prefix!r}.")
     found = aliases().get(plain, plain)
     if found in groups() or PATH.fullmatch(found):
         return prefix + found
-    known = [*aliases(), *groups()]
     raise ValueError(
-        f"there is no such key.{nearest(plain, known)} A key is a group ({', '.join(groups())}),"
-        f" an alias ({', '.join(aliases())}) or a dotted path such as model.config.n_layer"
+        "there is no such key."
+        + (
+            nearest(plain, [*aliases(), *groups()])
+            or f" A key is a group ({', '.join(groups())}), an alias ({', '.join(aliases())})"
+            " or a dotted path such as model.config.n_layer."
+        )
     )
 
 
@@ -144,18 +147,18 @@ class _Reader:
             try:
                 path = target(key)
             except ValueError as error:
-                self.report((*place, key), f"{key}: {error}.")
+                self.report((*place, key), str(error))
                 continue
             other = said.setdefault(path.lstrip("+"), key)
             if other != key:
-                self.report((*place, key), f"{key} and {other} are both {path}; keep one.")
-            axes[path] = self._choices(key, spec, (*place, key))
+                self.report((*place, key), f"{other} says this, too: both are {path}; keep one.")
+            axes[path] = self._choices(spec, (*place, key))
         merged = around | axes
         if EACH not in block:
             return [merged]
         inner = block[EACH]
         if not isinstance(inner, list) or not inner:
-            self.report((*place, EACH), f"{EACH} takes a list of objects, at least one.")
+            self.report((*place, EACH), "it takes a list of objects, at least one.")
             return []
         return [
             grid
@@ -165,21 +168,21 @@ class _Reader:
 
     def _word(self, word: str, place: tuple[str | int, ...]) -> None:
         if word in LATER:
-            self.report(place, f"{word} is not built yet; {EACH} and plain lists are.")
+            self.report(place, f"not built yet; {EACH} and plain lists are.")
         elif word != EACH:
             hint = nearest(word, (EACH, *LATER))
-            self.report(place, f"{word}: there is no such word.{hint} There is: {EACH}.")
+            self.report(place, f"there is no such word.{hint} There is: {EACH}.")
 
-    def _choices(self, key: str, spec: Any, place: tuple[str | int, ...]) -> list[Any]:
+    def _choices(self, spec: Any, place: tuple[str | int, ...]) -> list[Any]:
         if isinstance(spec, list) and not spec:
-            self.report(place, f"{key}: an empty list leaves nothing to run.")
+            self.report(place, "an empty list leaves nothing to run.")
         choices = spec if isinstance(spec, list) else [spec]
         for number, choice in enumerate(choices):
             at = (*place, number) if isinstance(spec, list) else place
             if isinstance(choice, dict):
-                self.report(at, f"{key}: {_about_object(choice)}")
+                self.report(at, _about_object(choice))
             elif (message := problem_of(choice)) is not None:
-                self.report(at, f"{key}: {message}")
+                self.report(at, message)
         return choices
 
 

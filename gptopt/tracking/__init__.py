@@ -75,7 +75,7 @@ def _start(name: str, finish_timeout: float, run: Path, attempt: int) -> Followe
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "gptopt.tracking.follow"]
-            + [name, str(run), str(attempt), str(os.getpid())],
+            + [name, str(run.absolute()), str(attempt), str(os.getpid())],
             cwd=layout.PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=descriptor,

@@ -302,8 +302,7 @@ def test_nothing_in_a_run_directory_makes_the_reader_raise(tmp_path: Path) -> No
                 content[place : place + rng.randrange(4)] = rng.randbytes(rng.randrange(3))
             file.write_bytes(content)
     assert len(table(tmp_path)) == len(load(tmp_path).runs) > 50
-    some = [tmp_path / f"{number}" for number in range(4)]
-    assert report(some, tmp_path / "report").is_file()
+    assert report(tmp_path / "0", tmp_path / "report").is_file()
 
 
 def test_importing_results_loads_nothing_heavy() -> None:

@@ -34,7 +34,8 @@ def train(first: int) -> None:
 
 
 train(start_step + 1)
-while not (run / "go_on").exists():
+give_up = time.monotonic() + 60
+while not (run / "go_on").exists() and time.monotonic() < give_up:
     trackers.poll()
     time.sleep(0.02)
 train(start_step + 11)

@@ -24,6 +24,16 @@ RUN_ID = "c0ffee" * 10 + "beef"
 DEADLINE_S = 30.0
 
 
+@pytest.fixture
+def training_with(tmp_path):
+    """Makes a fake training process; what a failed test leaves running is killed."""
+    yield lambda **settings: Training(tmp_path, **settings)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"HOME={tmp_path}/".encode() in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
 class Training:
     """A fake training process with a wandb tracker, in a run directory of its own."""
 
@@ -138,8 +148,8 @@ def same(a, b):
     return repr([sorted(row.items()) for row in a]) == repr([sorted(row.items()) for row in b])
 
 
-def test_offline_run_holds_the_numbers_of_the_metrics_file(tmp_path):
-    training = Training(tmp_path, mode="offline", tags=["a tag"]).start()
+def test_offline_run_holds_the_numbers_of_the_metrics_file(training_with):
+    training = training_with(mode="offline", tags=["a tag"]).start()
     training.service()
     warnings, _ = training.end()
     assert warnings == []
@@ -163,9 +173,9 @@ def test_offline_run_holds_the_numbers_of_the_metrics_file(tmp_path):
     assert list(training.home.iterdir()) == []  # nothing outside the run directory
 
 
-def test_signals_that_stop_training_leave_its_tracker_alone(tmp_path):
+def test_signals_that_stop_training_leave_its_tracker_alone(training_with):
     # SLURM sends them to every process of the job, whatever its session.
-    training = Training(tmp_path, mode="offline").start()
+    training = training_with(mode="offline").start()
     follower, _ = training.service()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
         os.kill(follower, number)
@@ -174,8 +184,8 @@ def test_signals_that_stop_training_leave_its_tracker_alone(tmp_path):
     assert same(history(training.stored()[0]), training.written())
 
 
-def test_killed_service_costs_one_warning_and_no_step(tmp_path):
-    training = Training(tmp_path, mode="offline").start()
+def test_killed_service_costs_one_warning_and_no_step(training_with):
+    training = training_with(mode="offline").start()
     follower, service = training.service()
     os.kill(service, signal.SIGKILL)
     warnings, waited = training.end()
@@ -186,8 +196,8 @@ def test_killed_service_costs_one_warning_and_no_step(tmp_path):
     assert is_gone(follower)
 
 
-def test_frozen_service_costs_the_finish_timeout_and_no_step(tmp_path):
-    training = Training(tmp_path, mode="offline", finish_timeout=1.5).start()
+def test_frozen_service_costs_the_finish_timeout_and_no_step(training_with):
+    training = training_with(mode="offline", finish_timeout=1.5).start()
     follower, service = training.service()
     os.kill(service, signal.SIGSTOP)
     warnings, waited = training.end()
@@ -199,8 +209,8 @@ def test_frozen_service_costs_the_finish_timeout_and_no_step(tmp_path):
     wait_for(lambda: is_gone(service))
 
 
-def test_frozen_tracker_is_killed_with_its_service(tmp_path):
-    training = Training(tmp_path, mode="offline", finish_timeout=0.5).start()
+def test_frozen_tracker_is_killed_with_its_service(training_with):
+    training = training_with(mode="offline", finish_timeout=0.5).start()
     processes = training.service()
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
@@ -209,8 +219,8 @@ def test_frozen_tracker_is_killed_with_its_service(tmp_path):
     wait_for(lambda: all(is_gone(pid) for pid in processes))
 
 
-def test_unreachable_server_gives_an_offline_run_and_the_key_is_nowhere(tmp_path):
-    training = Training(tmp_path, mode="auto", init_timeout=1.0)  # auto: there is a key
+def test_unreachable_server_gives_an_offline_run_and_the_key_is_nowhere(tmp_path, training_with):
+    training = training_with(mode="auto", init_timeout=1.0)  # auto: there is a key
     training.env |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": KEY}
     training.start()
     wait_for(lambda: training.stored())
@@ -224,8 +234,8 @@ def test_unreachable_server_gives_an_offline_run_and_the_key_is_nowhere(tmp_path
         assert KEY[:16].encode() not in path.read_bytes(), path
 
 
-def test_without_a_key_auto_is_offline(tmp_path):
-    training = Training(tmp_path, mode="auto")
+def test_without_a_key_auto_is_offline(training_with):
+    training = training_with(mode="auto")
     training.env["WANDB_BASE_URL"] = "http://127.0.0.1:9"
     training.start()
     warnings, _ = training.end()
@@ -233,21 +243,25 @@ def test_without_a_key_auto_is_offline(tmp_path):
     assert same(history(training.stored()[0]), training.written())
 
 
-def test_absent_package_costs_one_warning_that_names_it(tmp_path):
-    training = Training(tmp_path, mode="offline")
+def test_absent_package_costs_one_warning_that_names_it(tmp_path, training_with):
+    training = training_with(mode="offline")
     (tmp_path / "shim").mkdir()
     (tmp_path / "shim" / "wandb.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'wandb'\")"
     )
     training.env["PYTHONPATH"] = str(tmp_path / "shim")
-    warnings, _ = training.start().end()
+    training.start()
+    log = training.run / "tracker.wandb.log"
+    wait_for(lambda: log.exists() and log.read_text() and not descendants(training.process.pid))
+    warnings, _ = training.end()
     assert len(warnings) == 1
+    assert "ended early" in warnings[0]
     assert "No module named 'wandb'" in warnings[0]
     assert len(training.written()) == 22
 
 
-def test_tracker_of_a_killed_training_process_stores_its_rows_and_ends(tmp_path):
-    training = Training(tmp_path, mode="offline").start()
+def test_tracker_of_a_killed_training_process_stores_its_rows_and_ends(training_with):
+    training = training_with(mode="offline").start()
     processes = training.service()
     training.process.kill()
     training.process.communicate()
@@ -256,8 +270,8 @@ def test_tracker_of_a_killed_training_process_stores_its_rows_and_ends(tmp_path)
     assert same(history(training.stored()[0]), training.written())
 
 
-def test_hanging_tracker_of_a_killed_training_process_ends_too(tmp_path):
-    training = Training(tmp_path, mode="offline", finish_timeout=0.5).start()
+def test_hanging_tracker_of_a_killed_training_process_ends_too(training_with):
+    training = training_with(mode="offline", finish_timeout=0.5).start()
     processes = training.service()
     os.kill(processes[1], signal.SIGSTOP)
     training.process.kill()
@@ -265,9 +279,9 @@ def test_hanging_tracker_of_a_killed_training_process_ends_too(tmp_path):
     wait_for(lambda: all(is_gone(pid) for pid in processes))
 
 
-def test_resumed_run_keeps_its_id_and_a_replay_gives_its_curve_once(tmp_path):
+def test_resumed_run_keeps_its_id_and_a_replay_gives_its_curve_once(training_with):
     # Attempt 1 logs steps 1 to 20, attempt 2 starts again at 10 and logs 11 to 30.
-    training = Training(tmp_path, mode="offline").start(attempt=1, start_step=0)
+    training = training_with(mode="offline").start(attempt=1, start_step=0)
     training.end()
     training.start(attempt=2, start_step=10)
     training.end()

@@ -1,0 +1,87 @@
+"""Questions to SLURM. Every one has a time limit: a client without its cluster hangs a minute."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+TIMEOUT_S = 20
+DEFAULT_MAX_ARRAY_SIZE = 1001  # slurm.conf
+
+log = logging.getLogger(__name__)
+
+
+def is_here() -> bool:
+    """Whether jobs can be submitted from this machine; asks nobody."""
+    conf = os.environ.get("SLURM_CONF")
+    return shutil.which("sbatch") is not None and (conf is None or Path(conf).is_file())
+
+
+def max_array_size() -> int:
+    """Elements an array may have here."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
+    return int(found[1]) if found else DEFAULT_MAX_ARRAY_SIZE
+
+
+def queued() -> set[tuple[str, int]]:
+    """(job, array element) of what this user has in the queue, waiting or running."""
+    states = "PENDING,CONFIGURING,RUNNING,SUSPENDED,REQUEUED"
+    answer = ask("squeue", "--me", "--array", "--noheader", "--states", states, "-o", "%F %K")
+    found = (line.split() for line in answer.splitlines())
+    return {(job, int(element) if element.isdigit() else 0) for job, element in found}
+
+
+def requeue() -> bool:
+    """Asks SLURM to start this job once more; False where it must not or cannot.
+
+    A job that was cancelled has left the state RUNNING when its processes are told to end, and
+    one that is preempted is requeued by SLURM itself: neither is asked for.
+    """
+    job = os.environ["SLURM_JOB_ID"]
+    if ask("squeue", "--noheader", "--jobs", job, "-o", "%T").strip() != "RUNNING":
+        return False
+    try:
+        run("scontrol", "requeue", job)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("SLURM does not requeue job %s: %s", job, error)
+        return False
+    return True
+
+
+@contextmanager
+def environment(extra: Mapping[str, str]) -> Iterator[None]:
+    """The environment a job should inherit: without the marks of a job around us.
+
+    Inside an allocation, SLURM_* and SBATCH_* would become settings of the new job.
+    """
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF":
+            del os.environ[name]
+    os.environ.update(extra)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def ask(*command: str) -> str:
+    """What a SLURM command prints; nothing where it fails (a hint is all that we ask for)."""
+    try:
+        return run(*command)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("%s", error)
+        return ""
+
+
+def run(*command: str) -> str:
+    """What a SLURM command prints."""
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    return answer.stdout

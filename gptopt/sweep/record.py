@@ -1,0 +1,130 @@
+"""What a submission leaves behind: logs/<sweep>/run_info_<N>/, N counted up and never reused.
+
+    params.json        the sweep file as it was
+    conf/              hydra_conf as it was; jobs compose from it, whatever is edited meanwhile
+    plan.jsonl         a row per run, written last: a record that has it is complete
+    jobs.jsonl         what was handed to a queue: job and run of each array element
+    logs/              what the runs printed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gptopt import files, layout
+from gptopt.sweep.plan import Plan
+
+JOB_MODULE = "gptopt.job"
+"""``python -m gptopt.job <record> <index>`` runs row ``index``, on every back end."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run of ``plan.jsonl``; ``is_submitted`` tells whether this submission starts it."""
+
+    index: int
+    is_submitted: bool
+    run_id: str
+    run: str
+    overrides: list[str]
+
+
+class Record:
+    """One run_info directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.conf = directory / "conf"
+        self.logs = directory / "logs"
+        self._plan = directory / "plan.jsonl"
+        self._jobs = directory / "jobs.jsonl"
+
+    @classmethod
+    def create(cls, plan: Plan, sweeps: Path) -> Record:
+        """Writes the record of a submission of ``plan`` below the directory ``sweeps``."""
+        root = sweeps / plan.name
+        root.mkdir(parents=True, exist_ok=True)
+        number = max(map(_number, root.iterdir()), default=0) + 1
+        while True:
+            record = cls(root / f"run_info_{number}")
+            try:
+                record.directory.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+        record.logs.mkdir()
+        shutil.copyfile(plan.file, record.directory / "params.json")
+        shutil.copytree(layout.HYDRA_CONF, record.conf)
+        rows = (
+            Row(run.index, run.is_to_do, run.run_id, str(run.run), run.overrides + run.frozen)
+            for run in plan.runs
+        )
+        files.write(record._plan, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
+        return record
+
+    def rows(self) -> Iterator[Row]:
+        """Every run of the sweep as it was planned.
+
+        Raises:
+            ValueError: The directory is no complete record.
+        """
+        try:
+            with open(self._plan, encoding="utf-8") as lines:
+                for line in lines:
+                    yield Row(**json.loads(line))
+        except OSError:
+            raise ValueError(f"{self.directory} holds no plan.jsonl: not a sweep's record") from None
+
+    def submitted(self) -> list[Row]:
+        """The runs that this submission starts."""
+        return [row for row in self.rows() if row.is_submitted]
+
+    def row(self, index: int) -> Row:
+        """The run with this index.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for row in self.rows():
+            if row.index == index:
+                return row
+        raise ValueError(f"{self._plan} has no run {index}")
+
+    def log(self, index: int) -> Path:
+        """Where the run with this index prints to, when it runs on this machine."""
+        return self.logs / f"{index}.log"
+
+    def note_jobs(self, job: str, rows: Sequence[Row]) -> None:
+        """Remembers that element i of SLURM job ``job`` runs ``rows[i]``."""
+        lines = "".join(
+            json.dumps({"job": job, "element": element, "run": row.run}) + "\n"
+            for element, row in enumerate(rows)
+        )
+        with open(self._jobs, "a", encoding="utf-8") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def jobs(self) -> dict[tuple[str, int], Path]:
+        """(SLURM job, array element) -> run directory, of all that was handed to SLURM."""
+        if not self._jobs.is_file():
+            return {}
+        entries = map(json.loads, self._jobs.read_text(encoding="utf-8").splitlines())
+        return {(entry["job"], entry["element"]): Path(entry["run"]) for entry in entries}
+
+
+def records(sweeps: Path, name: str) -> Iterable[Record]:
+    """Every record of sweep ``name`` so far, oldest first."""
+    found = [path for path in (sweeps / name).glob("run_info_*") if _number(path)]
+    return [Record(path) for path in sorted(found, key=_number)]
+
+
+def _number(directory: Path) -> int:
+    match = re.fullmatch(r"run_info_(\d+)", directory.name)
+    return int(match[1]) if match else 0
