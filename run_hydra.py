@@ -13,21 +13,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gptopt import layout
 from gptopt.config.checks import ConfigError
-from gptopt.config.compose import arguments, compose, compose_all, points
+from gptopt.config.compose import arguments, compose, compose_all, points, spelled_out
 from gptopt.config.identity import run_directory
-from gptopt.run import execute
+from gptopt.config.schema import Config
+from gptopt.data import DataError, open_corpus
+from gptopt.run import execute, exit_code_of
 from gptopt.state import ExitCode
 
 
-class RunFailedError(RuntimeError):
+class RunFailedError(CompactHydraException):
     """One run of a -m sweep did not get to a result; the others go on."""
 
 
@@ -47,24 +52,37 @@ def main(_: DictConfig) -> float:
     if run.is_dir() and not link.is_symlink():
         link.symlink_to(os.path.relpath(run, link.parent))
     if result is None or code != ExitCode.DONE:
-        raise RunFailedError(f"{run} ended with exit code {int(code)}; its task.log says why")
+        said = f"; {layout.TASK_LOG} in it says why" if run.is_dir() else ""
+        raise RunFailedError(f"{run} ended with exit code {int(code)}{said}")
     return result.objective
 
 
 def check() -> None:
     """Answers a wrong configuration with one report, before Hydra creates or starts anything."""
-    asked = arguments(sys.argv[1:])
-    if asked.only_shows:
-        return
     try:
+        asked = arguments(sys.argv[1:])
+        if asked.only_shows:
+            return
         runs = points(asked.overrides) if asked.multirun else [asked.overrides]
-        compose_all(runs, config_dir=asked.config_dir, config_name=asked.config_name)
-    except ConfigError as error:
+        configs = compose_all(runs, config_dir=asked.config_dir, config_name=asked.config_name)
+        if asked.multirun and not any(o.startswith("hydra/launcher=") for o in asked.overrides):
+            open_all(configs)  # a single run looks by itself; other machines have their own data
+    except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)
-        sys.exit(int(ExitCode.CONFIG))
+        sys.exit(int(exit_code_of(error)))
+
+
+def open_all(configs: Iterable[Config]) -> None:
+    """Opens every corpus of a sweep once, so that one report says what is missing.
+
+    Raises:
+        DataError: It is missing, damaged or too small.
+    """
+    for data, root in {repr(c.data): (c.data, c.paths.data_root) for c in configs}.values():
+        open_corpus(data, root)
 
 
 if __name__ == "__main__":
-    sys.argv = ["+force=true" if argument == "+force" else argument for argument in sys.argv]
+    sys.argv = spelled_out(sys.argv)
     check()
     main()

@@ -17,12 +17,12 @@ import hashlib
 import logging
 import math
 import os
+import pickle
 import random
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -46,8 +46,8 @@ class StorageError(RuntimeError):
 class _HashingFile:
     """Hashes what torch.save writes on its way to the disk."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._hash = hashlib.sha256()
         self._size = 0
 
@@ -60,10 +60,7 @@ class _HashingFile:
     def flush(self) -> None:
         self._file.flush()
 
-    def close(self) -> dict[str, Any]:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def described(self) -> dict[str, Any]:
         return {"size": self._size, "sha256": self._hash.hexdigest()}
 
 
@@ -86,6 +83,8 @@ def save(
 
     Raises:
         StorageError: The disk refuses; the checkpoints that exist are untouched.
+        TypeError: ``state`` holds something that could not be loaded again.
+        BusyError: A newer attempt has taken over.
     """
     target = layout.checkpoint_dir(claim.run, step)
     temporary = target.with_name(f".tmp-{target.name}-{claim.attempt}")
@@ -97,6 +96,7 @@ def save(
             name: _write(temporary / name, content)
             for name, content in {STATE: state, **(extra or {})}.items()
         }
+        _check_loadable(temporary / STATE)
         finite = metric if metric is not None and math.isfinite(metric) else None
         manifest = {"schema": SCHEMA, "step": step, "metric": finite, "files": described}
         files.write_json(temporary / layout.MANIFEST, manifest)
@@ -105,38 +105,54 @@ def save(
             _discard(target)
         os.rename(temporary, target)
         files.sync_directory(target.parent)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if not isinstance(error, OSError) and "unexpected pos" not in str(error):
-            raise  # torch reports a full disk as a RuntimeError with these words
-        free = shutil.disk_usage(claim.run).free
-        reason = (
-            os.strerror(error.errno or errno.EIO) if isinstance(error, OSError) else "disk full"
-        )
-        raise StorageError(
-            f"cannot save {target}: {reason}; {free / 1e9:.2f} GB are free"
-        ) from error
+        if (reason := _disk_error(error)) is None:
+            raise
+        free = shutil.disk_usage(claim.run).free / 1e9
+        raise StorageError(f"cannot save {target}: {reason}; {free:.2f} GB are free") from error
     return target
+
+
+def _disk_error(error: BaseException) -> str | None:
+    """What the file system complains of, or None when it is another error."""
+    if isinstance(error, OSError):
+        return os.strerror(error.errno or errno.EIO)
+    full = isinstance(error, RuntimeError) and "unexpected pos" in str(error)  # torch's words
+    return os.strerror(errno.ENOSPC) if full else None
 
 
 def _write(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)  # nothing checks it on load; the manifest does
-    file = _HashingFile(path)
     try:
-        torch.save(content, file)  # type: ignore[arg-type]
+        with open(path, "wb") as file:
+            hashing = _HashingFile(file)
+            torch.save(content, hashing)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
     finally:
-        described = file.close()
         torch.serialization.set_crc32_options(before)
-    return described
+    return hashing.described()
+
+
+def _check_loadable(path: Path) -> None:
+    """Finds out now, not at the first resume, what torch refuses to load; reads no tensor."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(
+            "the state holds something that torch.load(weights_only=True) refuses; an optimizer"
+            f" may keep tensors and plain Python values only. {error}"
+        ) from error
 
 
 def verify(directory: Path) -> str | None:
     """What is wrong with a checkpoint directory, or None when it is as it was written."""
-    manifest = files.read_json(directory / layout.MANIFEST)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    described = _manifest(directory).get("files")
+    if not isinstance(described, dict) or STATE not in described:
         return f"{layout.MANIFEST} is missing or damaged"
-    for name, expected in manifest["files"].items():
+    for name, expected in described.items():
         try:
             with open(directory / name, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -145,6 +161,11 @@ def verify(directory: Path) -> str | None:
         if digest != expected.get("sha256"):
             return f"{name} is not what was written (checksum differs)"
     return None
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    content = files.read_json(directory / layout.MANIFEST)
+    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -164,8 +185,7 @@ def load(directory: Path, *, rank: int = 0) -> Loaded:
     """
     if (problem := verify(directory)) is not None:
         raise StorageError(f"{directory}: {problem}")
-    manifest = files.read_json(directory / layout.MANIFEST)
-    assert isinstance(manifest, dict)
+    manifest = _manifest(directory)
     if manifest.get("schema") != SCHEMA:
         raise StorageError(
             f"{directory}: schema {manifest.get('schema')}, this code reads {SCHEMA}"
@@ -182,15 +202,16 @@ def rank_file(rank: int) -> str:
     return f"rank-{rank:04d}.pt"
 
 
-def find(run: Path, resume: str | int, mode: str, *, saved_step: int, repair: bool) -> Path | None:
+def find(run: Path, resume: str | int, mode: str, *, saved_step: int) -> Path | None:
     """The checkpoint directory to resume from, or None for a fresh start.
+
+    For the owner of the run: damaged checkpoints that it comes across are set aside as ``.bad``.
 
     Args:
         run: Run directory.
         resume: auto or latest, best, a step, or the path of a checkpoint directory.
         mode: Which metric is best: min or max.
         saved_step: Newest step that this run reported as saved; 0 when none was.
-        repair: Set damaged checkpoints aside as ``.bad``.
 
     Raises:
         StorageError: The one asked for is missing or damaged, or checkpoints were saved and
@@ -203,21 +224,21 @@ def find(run: Path, resume: str | int, mode: str, *, saved_step: int, repair: bo
         return layout.checkpoint_dir(run, resume)
     if resume not in ("auto", "latest", "best"):
         return Path(resume).expanduser()
-    order = sorted(steps, reverse=True)
-    if resume == "best":
-        order = ranked(run, mode) + [step for step in order if step not in ranked(run, mode)]
-    for step in order:
+    best = ranked(run, mode) if resume == "best" else []
+    for step in [*best, *(step for step in reversed(steps) if step not in best)]:
         directory = layout.checkpoint_dir(run, step)
         problem = verify(directory)
         if problem is None:
             return directory
-        log.warning("checkpoint %s is damaged: %s; the one before is used", directory, problem)
-        if repair:
-            os.rename(directory, _free_name(directory, ".bad"))
-    if steps or saved_step > 0:
+        aside = _free_name(directory, ".bad")
+        log.warning("checkpoint %s is damaged: %s; it is now %s", directory, problem, aside.name)
+        os.rename(directory, aside)
+    left = sorted(path.name for path in (run / layout.CHECKPOINTS).glob("step-*"))
+    if left or saved_step > 0:
         raise StorageError(
-            f"{run}: a checkpoint of step {max([saved_step, *steps])} was saved, but none is good."
-            " Restore one, or start over with +force (which moves the directory aside)."
+            f"{run} has no good checkpoint, but once saved some (newest step told: {saved_step};"
+            f" in {layout.CHECKPOINTS}/: {', '.join(left) or 'nothing'}). Restore one, or start"
+            " over with +force, which moves the directory aside."
         )
     return None
 
@@ -226,26 +247,26 @@ def ranked(run: Path, mode: str) -> list[int]:
     """Steps with a finite metric, best first; ties go to the earlier step."""
     found = []
     for step in layout.checkpoint_steps(run):
-        manifest = files.read_json(layout.checkpoint_dir(run, step) / layout.MANIFEST) or {}
-        metric = manifest.get("metric")
+        metric = _manifest(layout.checkpoint_dir(run, step)).get("metric")
         if isinstance(metric, (int, float)) and math.isfinite(metric):
             found.append((metric if mode == "min" else -metric, step))
     return [step for _, step in sorted(found)]
 
 
 def prune(run: Path, *, keep_last: int, keep_top_k: int, mode: str) -> list[int]:
-    """Removes all but the newest ``keep_last`` and the best ``keep_top_k``; returns their steps.
-
-    Also sweeps what killed attempts left half-written or half-removed.
-    """
-    for leftover in (run / layout.CHECKPOINTS).glob(".t*-*"):  # .tmp- and .trash-
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Removes all but the newest ``keep_last`` and the best ``keep_top_k``; returns their steps."""
     steps = layout.checkpoint_steps(run)
     keep = set(steps[-keep_last:]) | set(ranked(run, mode)[:keep_top_k])
     removed = [step for step in steps if step not in keep]
     for step in removed:
         _discard(layout.checkpoint_dir(run, step))
     return removed
+
+
+def sweep(run: Path) -> None:
+    """Removes what killed attempts left half-written or half-removed; for the owner of the run."""
+    for leftover in (run / layout.CHECKPOINTS).glob(".t*-*"):  # .tmp- and .trash-
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def set_aside_later(run: Path, step: int) -> None:
@@ -305,11 +326,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
-
-
-def retrying(action: Callable[[], Path]) -> tuple[Path | None, StorageError | None]:
-    """Runs a save; a failed one is returned instead of raised, so that training can go on."""
-    try:
-        return action(), None
-    except StorageError as error:
-        return None, error

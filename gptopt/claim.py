@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -55,19 +56,16 @@ class Claim:
             BusyError: A living process owns it; the message names it.
             CannotCreateError: The file system refuses.
         """
+        descriptor = _locked(run)
         try:
-            (run / layout.ATTEMPTS).mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(run / layout.LOCK, os.O_RDWR | os.O_CREAT, 0o640)
-        except OSError as error:
-            raise CannotCreateError(f"cannot create the run directory {run}: {error}") from error
-        try:
-            _lock(descriptor, run)
             os.utime(run / layout.LOCK)
             now = os.fstat(descriptor).st_mtime
-            if (other := owner(run, held=False, now=now)) is not None:
-                raise busy(run, other)
+            if owner(run, held=False, now=now) is not None:
+                raise busy(run)
             before = read_state_locked(run)
             attempt = _next_attempt(run)
+            for directory in (run, run / layout.ATTEMPTS, (run / layout.COMPOSED).parent):
+                files.sweep(directory)
         except BaseException:
             os.close(descriptor)
             raise
@@ -79,6 +77,11 @@ class Claim:
         Raises:
             BusyError: A newer attempt has taken over; write nothing more.
         """
+        if not _is_lock_of(self._descriptor, self.run):
+            raise BusyError(
+                f"{self.run} was moved aside or deleted by somebody else;"
+                f" attempt {self.attempt} stops without writing."
+            )
         newest = layout.attempt_numbers(self.run)[-1]
         if newest != self.attempt:
             record = files.read_json(layout.attempt_file(self.run, newest)) or {}
@@ -93,10 +96,11 @@ class Claim:
         files.write_json(path, (files.read_json(path) or {}) | facts, durable=False)
 
     def status(self, state: str, **facts: Any) -> None:
-        """Rewrites ``status.json``: a hint for people and tools."""
+        """Rewrites ``status.json``: a hint for people and tools; a full disk may cost it."""
         self.fence()
         content = {"state": state, **facts, "attempt": self.attempt, "updated": time.time()}
-        files.write_json(self.run / layout.STATUS, content, durable=False)
+        with contextlib.suppress(OSError):
+            files.write_json(self.run / layout.STATUS, content, durable=False)
 
     def finish(self, state: str, facts: dict[str, Any]) -> None:
         """Writes the terminal marker, after all that it vouches for is on disk."""
@@ -129,7 +133,8 @@ class Claim:
             return
         self._stop.set()
         self._heart.join()
-        if layout.attempt_numbers(self.run)[-1:] == [self.attempt]:
+        with contextlib.suppress(OSError, BusyError):
+            self.fence()
             self.note(ended=time.time())
         os.close(self._descriptor)
 
@@ -137,15 +142,21 @@ class Claim:
         record = layout.attempt_file(self.run, self.attempt)
         while not self._stop.wait(HEARTBEAT_S):
             try:
+                self.fence()
                 os.utime(record)
-            except OSError:
-                return  # moved aside or deleted: the next fence tells
+            except (OSError, BusyError):
+                return  # the next commit tells
 
 
-def busy(run: Path, record: dict[str, Any]) -> BusyError:
+def busy(run: Path) -> BusyError:
     """The error that names who owns ``run``."""
-    state = read_state(run)
-    return BusyError(f"{run} is being run by {_words(record)}, at step {state.step}.")
+    record: dict[str, Any] = {}
+    for _ in range(20):
+        time.sleep(0.05)  # who has just won the lock has yet to write its name
+        record = owner(run) or record
+        if "pid" in record and "ended" not in record:
+            break
+    return BusyError(f"{run} is being run by {_words(record)}, at step {read_state(run).step}.")
 
 
 def move_aside(run: Path) -> Path | None:
@@ -159,8 +170,8 @@ def move_aside(run: Path) -> Path | None:
     descriptor = os.open(run / layout.LOCK, os.O_RDWR | os.O_CREAT, 0o640)
     try:
         _lock(descriptor, run)
-        if (other := owner(run, held=False)) is not None:
-            raise busy(run, other)
+        if owner(run, held=False) is not None:
+            raise busy(run)
         aside = run.parent / ".aside"
         aside.mkdir(exist_ok=True)
         number = 1
@@ -178,6 +189,32 @@ def read_state_locked(run: Path) -> State:
     return State("interrupted", "", state.step) if state.state == "running" else state
 
 
+def _locked(run: Path) -> int:
+    """Descriptor of the lock of ``run``, held; the directory is created where it is missing."""
+    while True:
+        try:
+            (run / layout.ATTEMPTS).mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(run / layout.LOCK, os.O_RDWR | os.O_CREAT, 0o640)
+        except OSError as error:
+            raise CannotCreateError(f"cannot create the run directory {run}: {error}") from error
+        try:
+            _lock(descriptor, run)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _is_lock_of(descriptor, run):
+            return descriptor
+        os.close(descriptor)  # of a directory that was moved aside in this moment
+
+
+def _is_lock_of(descriptor: int, run: Path) -> bool:
+    """Whether ``run`` still is the directory whose lock was opened."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(run / layout.LOCK))
+    except FileNotFoundError:
+        return False
+
+
 def _lock(descriptor: int, run: Path) -> None:
     for patience in (0.02, 0.05, 0.1, 0.2, None):  # a reader of the state holds it for an instant
         try:
@@ -185,7 +222,7 @@ def _lock(descriptor: int, run: Path) -> None:
             return
         except OSError:
             if patience is None:
-                raise busy(run, owner(run, held=True) or {}) from None
+                raise busy(run) from None
             time.sleep(patience)
 
 

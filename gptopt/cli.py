@@ -64,7 +64,9 @@ cluster_option = click.option("--cluster", help="A file of hydra_conf/cluster/, 
 @cluster_option
 @max_option
 @reports_errors
-def plan_command(file: Path, overrides: tuple[str, ...], cluster: str | None, max_runs: int) -> None:
+def plan_command(
+    file: Path, overrides: tuple[str, ...], cluster: str | None, max_runs: int
+) -> None:
     """Check FILE with all its runs and tell what is to do; start nothing."""
     from gptopt.sweep.plan import plan
 
@@ -126,3 +128,128 @@ def submit(
     if report:
         _report([run.run for run in planned.runs], REPORTS / planned.name)
     sys.exit(int(code))
+
+
+@sweep.command()
+@click.argument("what", metavar="FILE|RECORD", type=click.Path(exists=True, path_type=Path))
+@overrides_argument
+@max_option
+@reports_errors
+def status(what: Path, overrides: tuple[str, ...], max_runs: int) -> None:
+    """Tell how the runs of a parameter file, or of a run_info directory, stand."""
+    from gptopt.sweep import listing
+    from gptopt.sweep.plan import plan, summary
+    from gptopt.sweep.record import Record
+
+    if what.is_dir():
+        runs = Record(what).runs()
+    else:
+        planned = plan(what, overrides, max_runs=max_runs)
+        runs = planned.with_pending(_pending(planned.name)).runs
+    click.echo("\n".join([*listing.lines(runs), summary(runs)]))
+
+
+@main.group()
+def results() -> None:
+    """Read run directories: tables and reports."""
+
+
+paths_argument = click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
+)
+
+
+@results.command()
+@paths_argument
+@click.option("--csv", type=click.Path(path_type=Path), help="Write it there as CSV instead.")
+@reports_errors
+def table(paths: tuple[Path, ...], csv: Path | None) -> None:
+    """Print a row per run below PATHS: what was swept and what came out."""
+    from gptopt import results as analysis
+
+    found = analysis.table(list(paths))
+    if csv is None:
+        click.echo(found.to_string(index=False))
+    else:
+        found.to_csv(csv, index=False)
+
+
+@results.command("report")
+@paths_argument
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="[default: reports/<PATH>]")
+@reports_errors
+def report_command(paths: tuple[Path, ...], out: Path | None) -> None:
+    """Write figures and tables of the runs below PATHS into a directory."""
+    _report(list(paths), out or REPORTS / paths[0].resolve().name)
+
+
+@main.group()
+def data() -> None:
+    """Make token shards from text."""
+
+
+@data.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new directory.")
+@click.option("--tokenizer", default="gpt2", show_default=True, help="gpt2 or bytes.")
+@click.option("--val-share", default=0.005, show_default=True, help="Part of the documents.")
+@click.option("--shard-tokens", default=100_000_000, show_default=True, help="Tokens of a file.")
+@click.option("--text-key", default="text", show_default=True, help="Field of a .jsonl line.")
+@click.option("--data-root", default="data", envvar="DATA_ROOT", show_default=True)
+@reports_errors
+def prepare(sources: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Tokenize SOURCES (.txt, .jsonl, or directories of them) into shards for data=bin."""
+    from gptopt.data.prepare import prepare
+
+    tokens = prepare(sources, out, **options)["tokens"]
+    click.echo(f"{out}: {tokens['train']:,} tokens to train on, {tokens['val']:,} held out")
+
+
+def _with_cluster(overrides: Sequence[str], cluster: str | None) -> list[str]:
+    return [*overrides, *([f"cluster={cluster}"] if cluster else [])]
+
+
+def _pending(name: str) -> set[Path]:
+    from gptopt.dispatch import slurm
+    from gptopt.sweep.record import records
+
+    return slurm.pending(records(SWEEPS.absolute(), name))
+
+
+def _show(planned: Plan) -> None:
+    from gptopt.sweep import listing
+
+    click.echo("\n".join(listing.lines(planned.runs)))
+    _tell(planned)
+
+
+def _tell(planned: Plan) -> None:
+    click.echo("\n".join([*planned.notes, planned.summary()]))
+
+
+def _start(backend: Any, record: Record, planned: Plan) -> ExitCode:
+    from gptopt.dispatch import SubmissionError
+    from gptopt.sweep.plan import summary
+
+    try:
+        submission = backend.submit(record, planned.cluster)
+    except SubmissionError as error:
+        click.echo(error, err=True)
+        return ExitCode.CRASH
+    if submission.jobs:
+        click.echo(submission.message)
+        return ExitCode.DONE
+    click.echo(summary(record.runs()))
+    if submission.failed:
+        return ExitCode.CRASH
+    return ExitCode.RUN_AGAIN if submission.unfinished else ExitCode.DONE
+
+
+def _report(runs: list[Path], out: Path) -> None:
+    from gptopt import results as analysis
+
+    click.echo(f"report: {analysis.report(runs, out)}")
+
+
+if __name__ == "__main__":
+    main()

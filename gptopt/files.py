@@ -51,9 +51,15 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     write(path, json.dumps(value, indent=1, allow_nan=False) + "\n", durable=durable)
 
 
+def sweep(directory: Path) -> None:
+    """Removes what killed writers left unfinished in ``directory``; for its only writer."""
+    for leftover in directory.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
 def read_json(path: Path) -> Any | None:
     """The JSON content of ``path``; None where it is missing, unreadable or cut off."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -70,9 +70,14 @@ class Recorder:
         self._progress.__exit__()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Takes a train or eval row."""
+        """Takes a train or eval row.
+
+        Raises:
+            BusyError: A newer attempt has taken over.
+        """
         if self.claim is None:
             return
+        self.claim.fence()
         self._metrics.write(row)
         self._trackers.poll()
         self._progress.show(row)

@@ -25,7 +25,7 @@ import yaml
 
 from gptopt import files, layout
 from gptopt.claim import BusyError, Claim, busy, move_aside
-from gptopt.config.checks import ConfigError, Problem
+from gptopt.config.checks import RESUME_WORDS, ConfigError, Problem
 from gptopt.config.identity import run_directory
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived, derive
@@ -72,16 +72,17 @@ def train(config: Config) -> RunResult:
         CannotCreateError: The directory cannot be made.
         gptopt.checkpoint.StorageError: State can no longer be saved, or none can be loaded.
     """
+    log.setLevel(config.logging.logging_params.level.upper())
     run = run_directory(config)
-    if config.force and (aside := move_aside(run)) is not None:
-        log.info("moved the earlier run aside: %s", aside)
-    if (result := _ended(run)) is not None:
+    is_main = os.environ.get("RANK", "0") == "0"
+    if not config.force and (result := _ended(run)) is not None:
         return result
-    if (other := owner(run)) is not None:
-        raise busy(run, other)
+    if is_main and owner(run) is not None:
+        raise busy(run)
 
-    from gptopt.data import check_enough, open_corpus
+    from gptopt.data import check_enough, check_ids, open_corpus
 
+    _check_paths(config)
     corpus = open_corpus(config.data, config.paths.data_root)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     try:
@@ -94,10 +95,14 @@ def train(config: Config) -> RunResult:
         global_batch_size=derived.global_batch_size,
         eval_tokens=config.logging.logging_params.eval_tokens,
     )
+    for source in (corpus.train, corpus.val):
+        check_ids(source, config.model.config["vocab_size"])
 
     with ExitStack() as stack:
         claim = None
-        if os.environ.get("RANK", "0") == "0":
+        if is_main:
+            if config.force and (aside := move_aside(run)) is not None:
+                log.info("moved the earlier run aside: %s", aside)
             claim = Claim.take(run)
             stack.callback(claim.release)
             if (result := _ended(run)) is not None:  # while we waited for the lock
@@ -126,7 +131,7 @@ def train(config: Config) -> RunResult:
 
 def execute(config: Config) -> tuple[ExitCode | int, RunResult | None]:
     """``train`` for a process: every way it can end becomes a message and an exit code."""
-    _log_to_console(config)
+    _log_to_console()
     try:
         result = train(config)
     except Exception as error:
@@ -159,6 +164,21 @@ def exit_code_of(error: BaseException) -> ExitCode:
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
         return ExitCode.OUT_OF_MEMORY
     return ExitCode.CRASH
+
+
+def _check_paths(config: Config) -> None:
+    """Refuses a checkpoint to start from that is not there, before anything is created."""
+    checkpoint, problems = config.checkpoint, []
+    for key, path in (("init_from", checkpoint.init_from), ("resume", checkpoint.resume)):
+        named = isinstance(path, str) and path not in RESUME_WORDS
+        if named and not (Path(str(path)).expanduser() / layout.MANIFEST).is_file():
+            message = (
+                f"checkpoint.{key}={path}: there is no {layout.MANIFEST} in it; it takes a"
+                f" checkpoint directory, such as RUN/{layout.CHECKPOINTS}/step-00001000."
+            )
+            problems.append(Problem(f"checkpoint.{key}", message))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _ended(run: Path) -> RunResult | None:
@@ -241,7 +261,7 @@ class _LogFile:
         log.addHandler(self._handler)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None:
+        if error is not None and not isinstance(error, BusyError):  # then the log is another's
             words = "".join(traceback.format_exception(error))
             record = logging.LogRecord("gptopt", logging.ERROR, "", 0, words, None, None)
             self._handler.handle(record)
@@ -249,8 +269,7 @@ class _LogFile:
         self._handler.close()
 
 
-def _log_to_console(config: Config) -> None:
-    log.setLevel(config.logging.logging_params.level.upper())
+def _log_to_console() -> None:
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter(LOG_FORMAT))

@@ -20,7 +20,7 @@ from gptopt import checkpoint, files, layout
 from gptopt.claim import Claim
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived
-from gptopt.data import Corpus, check_ids
+from gptopt.data import Corpus
 from gptopt.data.loader import Loader
 from gptopt.distributed import World
 from gptopt.evaluate import evaluate
@@ -109,8 +109,6 @@ def _fit(
     checkpoint.seed_everything(params.seed)
 
     # --- model ----------------------------------------------------------------------------------
-    for source in (corpus.train, corpus.val):
-        check_ids(source, config.model.config["vocab_size"])
     model = build_model(config.model.family, config.model.config).to(device)
     if params.compile:
         model.compile()
@@ -383,12 +381,12 @@ def _trouble(loss: float, grad_norm: float, limit: float) -> str | None:
 def _resume_point(config: Config, claim: Claim) -> Path | None:
     """The checkpoint to start from, as ``checkpoint.resume`` says."""
     status = files.read_json(claim.run / layout.STATUS) or {}
+    checkpoint.sweep(claim.run)
     return checkpoint.find(
         claim.run,
         config.checkpoint.resume,
         config.checkpoint.mode,
         saved_step=status.get("saved_step", 0),
-        repair=True,
     )
 
 

@@ -6,6 +6,7 @@ key, value), what is accepted, and the nearest valid choice.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -25,6 +26,8 @@ from gptopt.config.types import Cadence, Count, Fraction
 SCHEDULES = resolve.PACKAGE / "schedules.py"
 BYTES = 256
 """Vocabulary of the corpora that are read byte by byte."""
+TRACKERS = "logging.trackers"
+RESUME_WORDS = ("auto", "latest", "best")
 SECRET = re.compile(r"api_?key|password|secret|(access|auth|hf|hub|bearer)_?token", re.IGNORECASE)
 
 
@@ -60,16 +63,27 @@ def nearest(given: str, choices: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def unknown_key(path: str, key: str, choices: Iterable[str], value: Any = ...) -> Problem:
-    """The problem of a key that is not among ``choices`` at ``path``."""
+def unknown_key(
+    path: str, key: str, choices: Iterable[str], value: Any = ..., alike: Iterable[str] = ()
+) -> Problem:
+    """The problem of a key that is not among ``choices`` at ``path``.
+
+    Args:
+        path: The deepest node on the way to it that exists.
+        key: What follows.
+        choices: What ``path`` takes.
+        value: What was given for it, if anything was.
+        alike: Full keys elsewhere that end in the same word.
+    """
     full = f"{path}.{key}" if path else key
     if SECRET.search(key):
         return secret(full)
     shown = full if value is ... else f"{full}={show(value)}"
     known = list(choices)
-    message = f"{shown}: there is no such key.{nearest(key, known)}"
-    taken = f"takes: {', '.join(known)}" if known else f"is empty; +{full}=... adds a key to it"
-    return Problem(full, f"{message} {path or 'The config'} {taken}.")
+    hint = "".join(f" Did you mean {other!r}?" for other in alike) or nearest(key, known)
+    add = "+logging=NAME adds a tracker" if path == TRACKERS else f"+{full}=... adds a key to it"
+    taken = f"takes: {', '.join(known)}" if known else f"is empty; {add}"
+    return Problem(full, f"{shown}: there is no such key.{hint} {path or 'The config'} {taken}.")
 
 
 def secret(key: str) -> Problem:
@@ -127,8 +141,7 @@ def coerce(value: Any, expected: Any) -> Any:
     if origin is Literal:
         if value in arguments and type(value) in {type(choice) for choice in arguments}:
             return value
-        choices = [str(choice) for choice in arguments]
-        raise MismatchError(f"one of {', '.join(choices)}.{nearest(str(value), choices)}")
+        raise MismatchError(describe(expected))
     if origin in (list, tuple):
         return _coerce_sequence(value, expected, origin, arguments)
     if origin is dict or expected is dict:
@@ -207,19 +220,25 @@ def describe(expected: Any) -> str:
     return words.get(origin or expected, str(expected))
 
 
-def _ended(sentence: str) -> str:
-    return sentence if sentence.endswith(("?", ".")) else f"{sentence}."
+def _hint(value: Any, expected: Any) -> str:
+    """The valid value that a wrong one was probably meant to be, as a question."""
+    others: list[Any] = [[value]]  # vector -> [vector]
+    if isinstance(value, float) and value.is_integer():
+        others.append(int(value))  # 1e9 -> 1000000000
+    for other in others:
+        with contextlib.suppress(MismatchError):
+            coerce(other, expected)
+            return f" Did you mean {other}?"
+    choices = _literals(expected)
+    given = value if isinstance(value, list) else [value]
+    wrong = [word for word in given if isinstance(word, str) and word not in choices]
+    return nearest(wrong[0], choices) if wrong else ""
 
 
-def _whole(value: Any, expected: Any) -> str:
-    """A hint for 1e9 where a whole number is asked for."""
-    if not isinstance(value, float) or not value.is_integer():
-        return ""
-    try:
-        coerce(int(value), expected)
-    except MismatchError:
-        return ""
-    return f" Did you mean {int(value)}?"
+def _literals(expected: Any) -> list[str]:
+    if typing.get_origin(expected) is Literal:
+        return [str(choice) for choice in typing.get_args(expected)]
+    return [word for inner in typing.get_args(expected) for word in _literals(inner)]
 
 
 class Checker:
@@ -233,8 +252,9 @@ class Checker:
         self.problems = list(known)
 
     def report(self, key: str, message: str) -> None:
-        """Adds a problem about ``key``."""
-        self.problems.append(Problem(key, message, self.where(key)))
+        """Adds a problem about ``key``, unless there is one already."""
+        if key not in {problem.key for problem in self.problems}:
+            self.problems.append(Problem(key, message, self.where(key)))
 
     def get(self, path: str) -> Any:
         """The raw value at a dotted path, or None."""
@@ -270,8 +290,7 @@ class Checker:
         try:
             return coerce(value, expected)
         except MismatchError as error:
-            hint = _whole(value, expected)
-            self.report(path, f"{path}={show(value)}: it takes {_ended(str(error))}{hint}")
+            self.report(path, f"{path}={show(value)}: it takes {error}.{_hint(value, expected)}")
             return value
 
     def node(self, path: str, value: Any, kind: Any) -> Any:
@@ -399,8 +418,8 @@ def schedule_keys(name: str) -> dict[str, Any]:
 
 
 def _trackers(checker: Checker) -> None:
-    for name, settings in (checker.get("logging.trackers") or {}).items():
-        path = f"logging.trackers.{name}"
+    for name, settings in (checker.get(TRACKERS) or {}).items():
+        path = f"{TRACKERS}.{name}"
         keys = checker.part("tracking", path, name)
         if keys is not None:
             checker.keys(path, settings, keys)
@@ -573,12 +592,11 @@ def _cross_checkpoint(checker: Checker) -> None:
             " logging.logging_params.eval_interval is null; set one or the other.",
         )
     resume = checkpoint["resume"]
-    words = ("auto", "latest", "best")
-    if isinstance(resume, str) and resume not in words and "/" not in resume:
+    if isinstance(resume, str) and resume not in RESUME_WORDS and "/" not in resume:
         checker.report(
             "checkpoint.resume",
-            f"checkpoint.resume={show(resume)}: it takes {', '.join(words)}, a step, or the path"
-            f" of a checkpoint directory.{nearest(resume, words)}",
+            f"checkpoint.resume={show(resume)}: it takes {', '.join(RESUME_WORDS)}, a step, or the"
+            f" path of a checkpoint directory.{nearest(resume, RESUME_WORDS)}",
         )
 
 

@@ -12,23 +12,42 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptopt import layout
 from gptopt.config import identity, resolvers
-from gptopt.config.checks import ConfigError, Problem, check, choices_of, nearest, unknown_key
+from gptopt.config.checks import (
+    SECRET,
+    ConfigError,
+    Problem,
+    check,
+    choices_of,
+    nearest,
+    secret,
+    unknown_key,
+)
+from gptopt.config.plain import plain, words
 from gptopt.config.schema import Config, Source
+
+SEVERAL = ("logging", "experiment")
+"""Groups that take more than one option, as in ``+logging=[wandb,other]``."""
+OPEN = ("args.", "cluster.env.", "logging.trackers.")
+"""Nodes that a user adds keys to and removes them from."""
+CHOSEN_BY = {"optimizer.optimizer_params.name": "optimizer", "lr_scheduler.name": "lr_scheduler"}
+"""Keys that name the option of a group; another name means other keys."""
 
 resolvers.register()
 
@@ -51,54 +70,63 @@ def compose(
     Raises:
         ConfigError: With every problem found.
     """
-    texts = ["+force=true" if text == "+force" else text for text in overrides]
+    texts = spelled_out(overrides)
     parsed, problems = parse(texts, origin)
     groups = [o for o in parsed if is_group(o, config_dir)]
-    problems += [p for o in groups if (p := _check_choice(o, config_dir, origin))]
-    if problems:
-        chosen = {p.key for p in problems}
-        groups = [o for o in groups if o.key_or_group not in chosen]
+    values = [o for o in parsed if not is_group(o, config_dir)]
+    wrong = [p for o in groups if (p := _check_choice(o, config_dir, origin))]
+    unknown = {p.key for p in wrong}  # nothing more can be said about these nodes
+    problems += wrong
+    chosen = [o for o in groups if o.key_or_group not in unknown]
     try:
-        base = _base(config_dir, config_name, tuple(str(o.input_line) for o in groups))
+        base = _base(config_dir, config_name, tuple(str(o.input_line) for o in chosen))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError([*problems, Problem("", _first_line(error), origin)]) from None
+        listed = _base(config_dir, config_name, ()).hydra.runtime.choices
+        misplaced = [p for o in chosen if (p := _check_plus(o, set(listed), origin))]
+        unclear = [Problem("", words(error), origin)]
+        raise ConfigError([*problems, *(misplaced or unclear)]) from None
     tree = copy.deepcopy(base)
-    for override in parsed:
-        if override not in groups and not is_group(override, config_dir):
-            problems += _set(tree, override, origin)
+    for override in values:
+        if override.key_or_group.split(".")[0] not in unknown:
+            problems += _set(tree, override, config_dir, origin)
     hydra_node = tree.hydra
     OmegaConf.set_struct(tree, False)
     del tree["hydra"]
     choices = OmegaConf.to_container(hydra_node.runtime.choices)
     assert isinstance(choices, dict)
-    given = {o.key_or_group for o in parsed if o not in groups}
+    given = {f"{o.key_or_group}." for o in values}
 
     def where(key: str) -> str:
-        if any(key == name or key.startswith(f"{name}.") for name in given):
+        if any(f"{key}.".startswith(name) or name.startswith(f"{key}.") for name in given):
             return origin
         group = key.split(".")[0]
         choice = choices.get(group)
         return f"{config_dir.name}/{f'{group}/{choice}' if choice else config_name}.yaml"
 
-    raw, unresolved = _resolve(tree, where)
-    if unresolved:
-        raise ConfigError([*problems, *unresolved])
+    composed = OmegaConf.to_yaml(tree)
+    problems += _secret_variables(composed, origin)
+    raw, unresolved = plain(tree, where)
     try:
-        config = check(raw, where)
+        config = check(raw, where, [*problems, *unresolved])
     except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
-    if problems:
-        raise ConfigError(problems)
+        told = [p for p in error.problems if p in wrong or p.key.split(".")[0] not in unknown]
+        raise ConfigError(told) from None
     config.run_id = identity.run_id(raw)
     digits = config.run_id[: identity.DIGITS]
     if not config.paths.run_name.endswith(digits):
         config.paths.run_name = f"{layout.safe_name(config.paths.run_name)[:110]}-{digits}"
     config.source = Source(
         overrides=[t for t in texts if not t.startswith("+force=")],
-        composed=OmegaConf.to_yaml(tree),
+        composed=composed,
         hydra=OmegaConf.to_yaml(OmegaConf.create({"hydra": OmegaConf.to_container(hydra_node)})),
     )
     return config
+
+
+def spelled_out(texts: Iterable[str]) -> list[str]:
+    """Overrides in Hydra's words: ``+force`` is ``+force=true``, ``+experiment=X`` needs no +."""
+    short = {"+force": "+force=true"}
+    return [re.sub(r"^\+experiment=", "experiment=", short.get(text, text)) for text in texts]
 
 
 def parse(texts: Sequence[str], origin: str) -> tuple[list[Override], list[Problem]]:
@@ -107,9 +135,14 @@ def parse(texts: Sequence[str], origin: str) -> tuple[list[Override], list[Probl
     parsed, problems = [], []
     for text in texts:
         try:
-            parsed.append(parser.parse_override(text))
+            override = parser.parse_override(text)
+            if not override.key_or_group:
+                raise HydraException("it has no key")
+            parsed.append(override)
         except HydraException as error:
-            message = f"{text!r} is not an override (key=value): {_first_line(error)}"
+            reason = words(error).split(" expecting {")[0]
+            hint = "quote special characters: key='a b'" if "=" in text else "write key=value"
+            message = f"{text!r} cannot be read: {reason}; {hint}."
             problems.append(Problem(text, message, origin))
     return parsed, problems
 
@@ -126,17 +159,30 @@ class Arguments:
 
 
 def arguments(argv: Sequence[str]) -> Arguments:
-    """Splits a command line of run_hydra.py as Hydra itself does."""
+    """Splits a command line of run_hydra.py as Hydra itself does.
+
+    Raises:
+        ConfigError: It asks for what run_hydra.py does not do.
+    """
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
     known, _ = parser.parse_known_args(list(argv))
-    directory = Path(known.config_path or known.config_dir or layout.HYDRA_CONF)
+    if known.config_dir:
+        raise ConfigError(
+            [
+                Problem(
+                    "--config-dir",
+                    f"--config-dir={known.config_dir}: put the file into the folder of its group"
+                    " in hydra_conf/, or give a whole tree with --config-path.",
+                )
+            ]
+        )
     shown = ("help", "hydra_help", "cfg", "info", "shell_completion", "experimental_rerun")
     return Arguments(
         overrides=known.overrides,
         multirun=known.multirun,
-        config_dir=directory if directory.is_absolute() else Path.cwd() / directory,
+        config_dir=layout.PROJECT / (known.config_path or layout.HYDRA_CONF),
         config_name=known.config_name or "config",
         only_shows=any(getattr(known, name, None) for name in shown),
     )
@@ -150,9 +196,7 @@ def points(overrides: Sequence[str], origin: str = "command line") -> list[list[
     """
     import itertools
 
-    parsed, problems = parse(
-        ["+force=true" if text == "+force" else text for text in overrides], origin
-    )
+    parsed, problems = parse(spelled_out(overrides), origin)
     if problems:
         raise ConfigError(problems)
     axes = []
@@ -177,21 +221,32 @@ def compose_all(
     Raises:
         ConfigError: With the distinct problems of all runs.
     """
-    configs, problems = [], []
+    configs = []
+    problems: dict[str, list[Problem]] = {}
     for number, overrides in enumerate(runs):
-        place = origin if len(runs) == 1 else f"{origin}, run {number}"
+        place = f"{origin}, run {number}"
         try:
             configs.append(
                 compose(overrides, config_dir=config_dir, config_name=config_name, origin=place)
             )
         except ConfigError as error:
-            problems += error.problems
+            for problem in error.problems:
+                problems.setdefault(problem.message, []).append(problem)
     if problems:
-        seen: dict[str, Problem] = {}
-        for problem in problems:
-            seen.setdefault(problem.message, problem)
-        raise ConfigError(seen.values())
+        raise ConfigError(_in_short(same, len(runs), origin) for same in problems.values())
     return configs
+
+
+def _in_short(same: list[Problem], runs: int, origin: str) -> Problem:
+    """One problem of several runs; of all of them, when the number of a run says nothing."""
+    if len(same) == runs and same[0].where.startswith(origin):
+        return replace(same[0], where=origin)
+    return same[0]
+
+
+def _secret_variables(composed: str, origin: str) -> list[Problem]:
+    names = re.findall(r"\$\{oc\.env:([^,}]+)", composed)
+    return [replace(secret(f"${{oc.env:{n}}}"), where=origin) for n in names if SECRET.search(n)]
 
 
 def is_group(override: Override, config_dir: Path) -> bool:
@@ -202,17 +257,32 @@ def is_group(override: Override, config_dir: Path) -> bool:
 
 def _check_choice(override: Override, config_dir: Path, origin: str) -> Problem | None:
     group = override.key_or_group
-    if group.startswith("hydra/"):
+    if group.startswith("hydra/") or override.is_delete():
         return None
+    if override.is_sweep_override():
+        return Problem(group, f"{override.input_line}: several options need -m.", origin)
     value, known = override.value(), choices_of(group, config_dir)
     for choice in value if isinstance(value, list) else [value]:
-        if choice is not None and str(choice) not in known and "." not in str(choice):
+        name = "null" if choice is None else str(choice)
+        if name.removesuffix(".yaml") not in known:
             message = (
-                f"{group}={choice}: there is no {config_dir.name}/{group}/{choice}.yaml."
-                f"{nearest(str(choice), known)} There are: {', '.join(known)}."
+                f"{group}={name}: there is no {config_dir.name}/{group}/{name}.yaml."
+                f"{nearest(name, known)} There are: {', '.join(known)}."
             )
             return Problem(group, message, origin)
+    if isinstance(value, list) and group not in SEVERAL:
+        message = f"{override.input_line}: it takes one option; {group}=a,b with -m sweeps."
+        return Problem(group, message, origin)
     return None
+
+
+def _check_plus(override: Override, listed: set[str], origin: str) -> Problem | None:
+    """A group that the config has an option of already takes no ``+``; the others need one."""
+    group, added = override.key_or_group, override.is_add() or override.is_force_add()
+    if group.startswith("hydra/") or added != (group in listed):
+        return None
+    right = f"{'' if added else '+'}{group}={override.get_value_element_as_str()}"
+    return Problem(group, f"{override.input_line}: write {right} instead.", origin)
 
 
 @functools.lru_cache(maxsize=256)
@@ -220,61 +290,69 @@ def _base(config_dir: Path, config_name: str, groups: tuple[str, ...]) -> DictCo
     directory = os.path.abspath(config_dir)
     if not (Path(directory) / f"{config_name}.yaml").is_file():
         raise ConfigError([Problem("", f"there is no {directory}/{config_name}.yaml")])
-    with hydra.initialize_config_dir(directory, version_base=None):
-        return hydra.compose(config_name, overrides=list(groups), return_hydra_config=True)
+    outer = GlobalHydra.instance().hydra  # a launcher's own, inside a job of -m
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(directory, version_base=None):
+            return hydra.compose(config_name, overrides=list(groups), return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
-def _set(tree: DictConfig, override: Override, origin: str) -> list[Problem]:
+def _set(tree: DictConfig, override: Override, config_dir: Path, origin: str) -> list[Problem]:
     """Applies one value to the tree by Hydra's rules; says what is wrong with it."""
     key = override.key_or_group
     if override.is_sweep_override():
         text = f"{override.input_line}: a list of choices needs -m; for a list value write [a,b]."
         return [Problem(key, text, origin)]
-    exists = OmegaConf.select(tree, key, default=_MISSING, throw_on_missing=False) is not _MISSING
-    if not exists and not override.is_add() and not override.is_force_add():
-        return [_unknown(tree, key, override.value(), origin)]
+    if not _exists(tree, key) and not override.is_add() and not override.is_force_add():
+        value = ... if override.is_delete() else override.value()
+        return [_unknown(tree, key, value, origin)]
+    if override.is_delete() and not key.startswith(OPEN):
+        text = f"~{key}: a run needs all of its keys; change the value instead."
+        return [Problem(key, text, origin)]
+    group = CHOSEN_BY.get(key)
+    if group and override.value() != OmegaConf.select(tree, key):
+        option = str(override.value())
+        if option in choices_of(group, config_dir):
+            text = f"{key}={option}: write {group}={option} instead; its settings come with it."
+            return [Problem(key, text, origin)]
     try:
         ConfigLoaderImpl._apply_overrides_to_config([override], tree)
     except (HydraException, OmegaConfBaseException) as error:
-        return [Problem(key, f"{override.input_line}: {_first_line(error)}", origin)]
+        return [Problem(key, f"{override.input_line}: {words(error)}", origin)]
     return []
 
 
-_MISSING = object()
+def _exists(tree: DictConfig, key: str) -> bool:
+    """Whether ``key`` is there, if only as ``???``."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(tree, parent, throw_on_resolution_failure=False) if parent else tree
+    if isinstance(node, ListConfig):
+        return last.isdecimal() and int(last) < len(node)
+    return isinstance(node, DictConfig) and last in node.keys()  # noqa: SIM118 ("in node": no ???)
 
 
 def _unknown(tree: DictConfig, key: str, value: Any, origin: str) -> Problem:
     """The problem of a key that does not exist, told at the deepest level that does."""
     parts, node = key.split("."), tree
+    alike = sorted((full for full in _keys(tree) if full.endswith(f".{parts[-1]}")), key=len)
     for depth, part in enumerate(parts):
-        known = [str(name) for name in node if name != "hydra"]
+        known = [str(name) for name in node if name != "hydra" or parts[0] == "hydra"]
         child = OmegaConf.select(node, part) if part in known else None
         if not isinstance(child, DictConfig):
-            problem = unknown_key(".".join(parts[:depth]), ".".join(parts[depth:]), known, value)
+            path, rest = ".".join(parts[:depth]), ".".join(parts[depth:])
+            problem = unknown_key(path, rest, known, value, alike[:1])
             return Problem(key, problem.message, origin)
         node = child
     raise AssertionError(f"{key} exists")
 
 
-def _resolve(tree: DictConfig, where: Any) -> tuple[dict[str, Any], list[Problem]]:
-    raw: dict[str, Any] = {}
-    problems = []
-    for node in tree:
-        key = str(node)
-        try:
-            raw[key] = OmegaConf.to_container(
-                OmegaConf.masked_copy(tree, key), resolve=False, throw_on_missing=True
-            )[key]  # type: ignore[call-overload, index]
-            value = tree[key]
-            raw[key] = (
-                OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            )
-        except (OmegaConfBaseException, ValueError) as error:
-            full = str(getattr(error, "full_key", None) or key)
-            problems.append(Problem(full, f"{full}: {_first_line(error)}", where(full)))
-    return raw, problems
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _keys(node: DictConfig, path: str = "") -> Iterator[str]:
+    for key in node:
+        full = f"{path}.{key!s}" if path else str(key)
+        child = node._get_node(key)
+        if full != "hydra":
+            yield full
+        if isinstance(child, DictConfig) and full != "hydra" and not child._is_none():
+            yield from _keys(child, full)

@@ -85,6 +85,11 @@ def divide(dividend: float, divisor: float) -> int | float:
     return int(quotient) if math.isfinite(quotient) and quotient.is_integer() else quotient
 
 
+def by_value(number: Any) -> Any:
+    """``number`` written in one way: 0.0 is 0, so that one run has one name."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 def first(*values: Any) -> Any:
     """The first value that is not null, or null."""
     return next((value for value in values if value is not None), None)
@@ -116,6 +121,7 @@ def register() -> None:
         "eval": evaluate,
         "div": divide,
         "first": first,
+        "num": by_value,
         "cpu_count": cpu_count,
         "device_count": device_count,
         "run_hash": run_hash,

@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from gptopt.sweep.record import Record
 
 TIMEOUT_S = 20
 DEFAULT_MAX_ARRAY_SIZE = 1001  # slurm.conf
@@ -37,6 +39,12 @@ def queued() -> set[tuple[str, int]]:
     return {(job, int(element) if element.isdigit() else 0) for job, element in found}
 
 
+def pending(records: Iterable[Record]) -> set[Path]:
+    """Directories of the runs that a queued job of one of these submissions stands for."""
+    jobs = {key: run for record in records for key, run in record.jobs().items()}
+    return {jobs[key] for key in queued() & jobs.keys()} if jobs and is_here() else set()
+
+
 def requeue() -> bool:
     """Asks SLURM to start this job once more; False where it must not or cannot.
 
@@ -44,6 +52,8 @@ def requeue() -> bool:
     one that is preempted is requeued by SLURM itself: neither is asked for.
     """
     job = os.environ["SLURM_JOB_ID"]
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):  # whose id the last element shares
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     if ask("squeue", "--noheader", "--jobs", job, "-o", "%T").strip() != "RUNNING":
         return False
     try:

@@ -37,8 +37,8 @@ def submit(record: Record, cluster: Cluster) -> Submission:
             try:
                 jobs.append(_submit_array(executor, record, chunk))
             except FailedJobError as error:
-                before = f"{start} of {len(rows)} runs are in the queue. " if start else ""
-                raise SubmissionError(f"{before}{str(error).strip()}") from None
+                before = f"{start} of {len(rows)} runs were" if start else "Nothing was"
+                raise SubmissionError(f"{before} submitted. {str(error).strip()}") from None
             record.note_jobs(jobs[-1], chunk)
     plural = "s" * (len(jobs) > 1)
     message = f"{len(rows)} runs in the queue, job{plural} {', '.join(jobs)}; logs: {record.logs}"

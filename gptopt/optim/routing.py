@@ -159,7 +159,7 @@ def build_optimizer(
     rules = [load_part("optim", params["name"]).build(own, **settings)]
     if rest:
         rules.append(adamw.build(rest, **params["aux"]))
-    return RoutedOptimizer(rules, parameters, settings)
+    return RoutedOptimizer(rules, parameters, {*settings, *params.get("aux", ())})
 
 
 def _role(name: str, roles: Mapping[str, str]) -> str:

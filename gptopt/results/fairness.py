@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gptopt.results.load import SEEDS, records
+from gptopt.results.load import records
+from gptopt.results.read import SEEDS
 from gptopt.results.stats import BASELINE, best_trials, trials
 
 if TYPE_CHECKING:

@@ -195,30 +195,30 @@ def learning_rates(runs: Runs) -> Plot:
         axes.plot([], [], ls=style.dash, label=optimizer, **runs_shown)
         off = mine[(mine["loss"] > top) & (mine["loss"] < math.inf)]
         _on_top(axes, off["lr"], 0.88, {"mfc": "none", "mec": style.colour, "marker": "^"})
-        lost = mine[mine["loss"] == math.inf]
-        _on_top(axes, lost["lr"], 0.96, {"color": style.colour, "marker": "x"})
+        crossed = mine[mine["loss"] == math.inf]
+        _on_top(axes, crossed["lr"], 0.96, {"color": style.colour, "marker": "x"})
         row = best[optimizer]
         if row["mean"] < math.inf:
             axes.plot(row["lr"], row["mean"], "o", ms=10, mfc="none", mec=style.colour)
         if row["edge"]:
+            inwards = "left" if row["edge"] == "lowest" else "right"
             axes.annotate(
                 f"{row['edge']} tried",
                 (row["lr"], row["mean"]),
-                xytext=(0, -8),
+                xytext=(-5 if inwards == "left" else 5, -8),
                 textcoords="offset points",
-                ha="center",
+                ha=inwards,
                 va="top",
                 color=style.colour,
                 size=7,
             )
-    _limit(axes, None, (_lowest(data["loss"]), top), headroom=0.2)
-    for height, text, present in (
-        (0.96, "diverged", (data["loss"] == math.inf).any()),
-        (0.88, "higher", ((data["loss"] > top) & (data["loss"] < math.inf)).any()),
-    ):
+    lost = (data["loss"] == math.inf).any()
+    higher = ((data["loss"] > top) & (data["loss"] < math.inf)).any()
+    _limit(axes, None, (_lowest(data["loss"]), top), 0.1, 0.2 if lost or higher else 0.06)
+    for height, text, present in ((0.96, "diverged", lost), (0.88, "higher", higher)):
         if present:
             axes.text(1.01, height, text, transform=axes.transAxes, va="center", size=7.5)
-    _label_rates(axes, data["lr"])
+    _scale_rates(axes, data["lr"])
     _legend(figure, axes)
     return Plot(
         figure,
@@ -274,7 +274,7 @@ def _mean_over_seeds(trial: pd.DataFrame, x: str, loss: str) -> pd.DataFrame:
     curve = trial.groupby("step").agg(
         x=(x, "mean"), loss=(loss, "mean"), low=(loss, "min"), high=(loss, "max"), n=(loss, "size")
     )
-    return curve[curve["n"] <= trial["run_id"].nunique()]
+    return curve[curve["n"] == trial["run_id"].nunique()]
 
 
 def _lowest(values: Iterable[float]) -> float:
@@ -305,12 +305,14 @@ def _limit(
     axes: Axes,
     x: tuple[float, float] | None,
     y: tuple[float, float],
-    headroom: float = 0.04,
+    below: float = 0.04,
+    above: float = 0.04,
 ) -> None:
+    """Sets the limits; ``below`` and ``above`` are room beyond ``y``, as parts of its range."""
     if x:
         axes.set_xlim(x[0], x[1] * 1.02)
     height = y[1] - y[0] or 1.0
-    axes.set_ylim(y[0] - 0.04 * height, y[1] + headroom * height)
+    axes.set_ylim(y[0] - below * height, y[1] + above * height)
     for axis, (_, high) in ((axes.xaxis, x or (0, 0)), (axes.yaxis, y)):
         if high >= 10_000:
             from matplotlib.ticker import EngFormatter
@@ -331,14 +333,16 @@ def _on_top(axes: Axes, lrs: Iterable[float], height: float, shown: dict[str, An
         axes.plot(lr, height, ls="none", ms=4.5, transform=place, clip_on=False, **shown)
 
 
-def _label_rates(axes: Axes, lrs: Iterable[float]) -> None:
-    """Ticks at the learning rates tried where they fit, at 1, 2 and 5 or at decades otherwise."""
+def _scale_rates(axes: Axes, lrs: Iterable[float]) -> None:
+    """Limits around ``lrs``; ticks at them where they fit, otherwise at 1, 2, 5 or decades."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-    tried = sorted(set(lrs))
-    if not tried or tried[0] <= 0:
+    tried = sorted(lr for lr in set(lrs) if lr > 0)
+    if not tried:
         return
     decades = math.log10(tried[-1] / tried[0])
+    margin = 10 ** (0.05 * decades or 0.1)
+    axes.set_xlim(tried[0] / margin, tried[-1] * margin)
     gaps = [math.log10(b / a) for a, b in zip(tried, tried[1:], strict=False)]
     if all(gap >= 0.11 * decades for gap in gaps):
         axes.xaxis.set_major_locator(FixedLocator(tried))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gptopt import layout
 from gptopt.config.checks import ConfigError, Problem
-from gptopt.config.compose import compose_all, parse
+from gptopt.config.compose import compose_all, parse, spelled_out
 from gptopt.config.identity import run_directory
 from gptopt.config.schema import Cluster, Config
 from gptopt.state import State, read_state
@@ -67,30 +67,31 @@ class Plan:
         return [run for run in self.runs if run.is_to_do]
 
     def summary(self) -> str:
-        """Such as ``20 runs: 12 completed, 1 diverged, 2 running, 5 to do (1 failed before)``."""
-        counts = Counter(run.state.state for run in self.runs)
-        words = [
-            f"{counts[state]} {state}"
-            for state in ("completed", "diverged", "running", "pending")
-            if counts[state]
-        ]
-        before = [
-            f"{counts[state]} {state} before"
-            for state in ("failed", "interrupted", "preempted")
-            if counts[state]
-        ]
-        left = f"{len(self.to_do)} to do" if self.to_do else "nothing to do"
-        words.append(f"{left} ({', '.join(before)})" if before else left)
-        return f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}: {', '.join(words)}"
+        """How many runs there are, and how they stand."""
+        return summary(self.runs)
 
     def with_pending(self, runs: set[Path]) -> Plan:
         """This plan, knowing that a queue holds jobs for ``runs``: they wait, or start up."""
-        waiting = State("pending", "a job for it is in the queue")
         changed = [
-            replace(run, state=waiting) if run.is_to_do and run.run in runs else run
+            replace(run, state=replace(run.state, state="pending"))
+            if run.is_to_do and run.run in runs
+            else run
             for run in self.runs
         ]
         return replace(self, runs=changed)
+
+
+def summary(runs: Sequence[PlannedRun]) -> str:
+    """Such as ``20 runs: 12 completed, 1 diverged, 2 running, 5 to do (1 failed before)``."""
+    counts = Counter(run.state.state for run in runs)
+    ended = ("completed", "diverged", "running", "pending")
+    words = [f"{counts[state]} {state}" for state in ended if counts[state]]
+    tried = ("failed", "interrupted", "preempted")
+    before = [f"{counts[state]} {state} before" for state in tried if counts[state]]
+    to_do = sum(run.is_to_do for run in runs)
+    left = f"{to_do} to do" if to_do else "nothing to do"
+    words.append(f"{left} ({', '.join(before)})" if before else left)
+    return f"{len(runs)} run{'s' * (len(runs) != 1)}: {', '.join(words)}"
 
 
 def plan(file: Path, extra: Sequence[str], *, max_runs: int) -> Plan:
@@ -108,7 +109,7 @@ def plan(file: Path, extra: Sequence[str], *, max_runs: int) -> Plan:
     if sweep.size > max_runs:
         message = f"{sweep.size:,} runs; raise the limit of {max_runs:,} with --max."
         raise ConfigError([Problem("", message, str(file))])
-    parsed, problems = parse(extra, COMMAND_LINE)
+    parsed, problems = parse(spelled_out(extra), COMMAND_LINE)
     if any(given.key_or_group == "force" for given in parsed):
         message = "+force redoes a single run: python run_hydra.py +force and its overrides."
         problems.append(Problem("force", message, COMMAND_LINE))

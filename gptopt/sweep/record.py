@@ -1,10 +1,10 @@
 """What a submission leaves behind: logs/<sweep>/run_info_<N>/, N counted up and never reused.
 
-    params.json        the sweep file as it was
-    conf/              hydra_conf as it was; jobs compose from it, whatever is edited meanwhile
-    plan.jsonl         a row per run, written last: a record that has it is complete
-    jobs.jsonl         what was handed to a queue: job and run of each array element
-    logs/              what the runs printed
+params.json        the sweep file as it was
+conf/              hydra_conf as it was; jobs compose from it, whatever is edited meanwhile
+plan.jsonl         a row per run, written last: a record that has it is complete
+jobs.jsonl         what was handed to a queue: job and run of each array element
+logs/              what the runs printed
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gptopt import files, layout
-from gptopt.sweep.plan import Plan
+from gptopt.state import read_state
+from gptopt.sweep.plan import Plan, PlannedRun
 
 JOB_MODULE = "gptopt.job"
 """``python -m gptopt.job <record> <index>`` runs row ``index``, on every back end."""
@@ -79,7 +80,18 @@ class Record:
                 for line in lines:
                     yield Row(**json.loads(line))
         except OSError:
-            raise ValueError(f"{self.directory} holds no plan.jsonl: not a sweep's record") from None
+            raise ValueError(
+                f"{self.directory} holds no plan.jsonl: not a sweep's record"
+            ) from None
+
+    def runs(self) -> list[PlannedRun]:
+        """Every run of the sweep as it stands now."""
+        return [
+            PlannedRun(
+                row.index, row.overrides, [], row.run_id, Path(row.run), read_state(Path(row.run))
+            )
+            for row in self.rows()
+        ]
 
     def submitted(self) -> list[Row]:
         """The runs that this submission starts."""

@@ -78,7 +78,7 @@ def _problems(value: Any, place: str, file: Path) -> list[Problem]:
             Problem(place, f"the key {name!r} stands here more than once.", where)
             for name in value.repeated
         ]
-        children = list(value.items())
+        children: list[tuple[str | int, Any]] = list(value.items())
     elif isinstance(value, list):
         found, children = [], list(enumerate(value))
     else:

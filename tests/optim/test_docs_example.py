@@ -44,12 +44,12 @@ def test_the_message_in_the_docs_is_the_one_given(conf: Path) -> None:
 
 def test_the_example_steps_along_the_sign_of_its_momentum(conf: Path) -> None:
     params = read_params(conf / "optimizer" / "signum.yaml")
-    params |= {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.0}
+    params |= {"lr": 0.1, "momentum": 0.75, "weight_decay": 0.0}
     weight = torch.nn.Parameter(torch.zeros(3))
     optimizer = build_optimizer(params, [("weight", weight)], {"weight": "vector"})
-    # M = G / 2, then M = (-1, 1, 0) / 4 + G / 2 = (-0.25, -0.25, 0.5).
+    # M = G / 4 = (-0.25, 0.25, 0), then 0.75 M + G / 4 = (-0.0625, -0.0625, 0.25).
     weight.grad = torch.tensor([-1.0, 1.0, 0.0])
     optimizer.step()
-    weight.grad = torch.tensor([0.0, -1.0, 1.0])
+    weight.grad = torch.tensor([0.5, -1.0, 1.0])
     optimizer.step()
     torch.testing.assert_close(weight.data, torch.tensor([0.2, 0.0, -0.1]))

@@ -75,6 +75,15 @@ def test_an_unknown_optimizer_is_refused_with_a_list() -> None:
         build(from_yaml("muon") | {"name": "moun"}, Toy())
 
 
+def test_a_load_keeps_the_settings_of_aux() -> None:
+    model = Toy()
+    params = from_yaml("muon")
+    optimizer = build(params | {"aux": params["aux"] | {"betas": [0.5, 0.5], "eps": 1e-3}}, model)
+    optimizer.load_state_dict(build(params, model).state_dict())
+    aux = [group for group in optimizer.param_groups if group["rule"] == "aux"]
+    assert [(*group["betas"], group["eps"]) for group in aux] == [(0.5, 0.5, 1e-3)] * 3
+
+
 def test_saved_state_is_by_name_and_in_the_shape_of_its_parameter() -> None:
     model = Toy()
     optimizer = build(from_yaml("muon"), model)

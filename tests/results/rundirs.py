@@ -35,6 +35,7 @@ PROVENANCE: dict[str, Any] = {
     "device": "cpu",
     "threads": 1,
     "fingerprints": {"data": "d1", "eval": "e1", "init_weights": "w1", "data_order": "o1"},
+    "data": {"train.txt": "sha256 of it"},
     "parameters": {"total": 160_000, "non_embedding": 130_000, "table": [{"name": "wte"}]},
 }
 

@@ -102,6 +102,7 @@ def test_lines_that_are_no_rows_are_counted_and_cost_no_other_row(tmp_path: Path
         '{"event": "train", "step": 1, "tokens": 1' + "0" * 400 + "}",
         '{"event": "train", "step": 99999999999999999999}',
         '{"event": "train", "step": 1, "train_loss": null, "nonfinite": ["train_loss"]}',
+        '{"event": "train", "step": 1, "train_loss": null, "nonfinite": {"train_loss": "x"}}',
         "[" * 100_000,
         "\x00\x00",
     ]
@@ -142,6 +143,7 @@ def test_a_row_of_a_run_says_what_its_files_say(tmp_path: Path) -> None:
     assert row["started"] == 1e9 + 1
     assert row["optimizer.optimizer_params.betas"] == "[0.9, 0.95]"
     assert row["run.git.commit"] == "0123456789abcdef"
+    assert not [name for name in row.index if name.startswith(("run.data", "run.parameters.table"))]
     assert row["overrides"] == "optimizer=muon 'paths.run_name=it'\"'\"'s'"
 
 
@@ -163,6 +165,13 @@ def test_a_value_that_is_not_finite_is_never_the_best(tmp_path: Path) -> None:
     logged = found.metrics["val_loss"].tolist()
     assert logged[:2] == [-math.inf, 3.0]
     assert math.isnan(logged[2])
+
+
+def test_null_without_a_word_is_a_value_that_was_not_measured(tmp_path: Path) -> None:
+    rows = [eval_row(10, 3.0, train_loss=2.9), train_row(20, 2.8) | {"val_loss": None}]
+    one_run(tmp_path, [[start_row(1, 0), *rows]])
+    row = load(tmp_path).runs.iloc[0]
+    assert (row["final_val_loss"], row["final_train_loss"]) == (3.0, 2.8)
 
 
 def test_runs_at_every_stage_have_a_row(tmp_path: Path) -> None:

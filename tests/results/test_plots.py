@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,24 @@ def test_diverged_runs_are_crosses_on_top_and_an_edge_is_named(sweep: Runs) -> N
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
     assert [float(line.get_xdata()[0]) for line in crosses] == [0.32, 0.32]
     assert {line.get_color() for line in crosses} == {look("muon").colour}
+    low, high = axes.get_xlim()
+    assert low < 0.001
+    assert high > 3.0
     triangles = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
     assert sum(float(line.get_xdata()[0]) == 0.03 for line in triangles) == 2
     assert {text.get_text() for text in axes.texts} == {"highest tried", "diverged", "higher"}
+
+
+def test_a_learning_rate_that_only_diverged_lies_inside_the_axis(tmp_path: Path) -> None:
+    for lr, loss in ((0.004, 2.0), (0.012, 2.1), (1000.0, "nan")):
+        rows = [start_row(1, 0), eval_row(10, loss)]
+        state = "diverged" if loss == "nan" else "completed"
+        write_run(tmp_path / f"{lr}", configure("adamw", lr, 0), [rows], state=state)
+    plot = learning_rates(load(tmp_path))
+    assert plot.figure.axes[0].get_xlim()[1] > 1000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot.render("png")
 
 
 def test_the_best_per_optimizer_are_ordered_by_their_mean(sweep: Runs) -> None:

@@ -1,0 +1,189 @@
+"""One trainer at a time; an old one notices that it is replaced and writes nothing."""
+
+import fcntl
+import functools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import time
+from unittest import mock
+
+import pytest
+from tiny import end, in_step, result, snapshot, start, status, tiny, until
+
+import gptopt
+from gptopt import layout
+from gptopt.claim import BusyError, CannotCreateError, Claim, move_aside
+from gptopt.config.identity import run_directory
+from gptopt.state import LEASE_S, read_state
+
+
+def test_a_claim_creates_the_run_and_counts_attempts(tmp_path):
+    run = tmp_path / "outputs" / "run"
+    for number in (1, 2, 3):
+        claim = Claim.take(run)
+        assert claim.attempt == number
+        assert read_state(run).state == "running"
+        claim.release()
+        claim.release()
+        assert read_state(run).state == "interrupted"
+
+
+def test_a_second_claim_names_the_process_that_has_the_first(tmp_path):
+    claim = Claim.take(tmp_path)
+    with pytest.raises(BusyError, match=rf"process {os.getpid()} on {socket.gethostname()}"):
+        Claim.take(tmp_path)
+    claim.release()
+    Claim.take(tmp_path).release()
+
+
+def test_a_directory_that_cannot_be_created_is_said_with_its_path(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotCreateError, match="file/run"):
+        Claim.take(tmp_path / "file" / "run")
+
+
+def test_an_attempt_may_not_commit_once_a_newer_one_exists(tmp_path):
+    claim = Claim.take(tmp_path)
+    claim.status("running", step=1)
+    layout.attempt_file(tmp_path, 2).write_text(json.dumps({"host": "other", "pid": 7}))
+    for commit in (
+        claim.fence,
+        functools.partial(claim.status, "running", step=2),
+        functools.partial(claim.finish, "completed", {}),
+    ):
+        with pytest.raises(BusyError, match="attempt 2 .process 7 on other. has taken over"):
+            commit()
+    assert status(tmp_path)["step"] == 1
+    claim.release()
+    assert "ended" not in json.loads(layout.attempt_file(tmp_path, 2).read_text())
+
+
+@pytest.mark.parametrize("begun_anew", [False, True])
+def test_an_attempt_may_not_commit_once_its_directory_was_moved_aside(tmp_path, begun_anew):
+    run = tmp_path / "run"
+    claim = Claim.take(run)
+    os.rename(run, tmp_path / "aside")  # another host did, whose file system carries no flock
+    if begun_anew:
+        Claim.take(run).release()  # also attempt 1
+    with pytest.raises(BusyError):
+        claim.fence()
+    claim.release()
+    assert begun_anew == run.exists()
+
+
+def test_a_claim_holds_the_lock_of_the_directory_that_is_there(tmp_path):
+    # +force moves the directory away between the moments of opening its lock and of locking it.
+    run, flock = tmp_path / "run", fcntl.flock
+    Claim.take(run).release()
+
+    def late(descriptor, operation):
+        if run.exists() and not (tmp_path / "aside").exists():
+            os.rename(run, tmp_path / "aside")
+        flock(descriptor, operation)
+
+    with mock.patch("fcntl.flock", late):
+        claim = Claim.take(run)
+    claim.fence()
+    assert claim.attempt == 1
+    with pytest.raises(BusyError):
+        Claim.take(run)
+    claim.release()
+
+
+def test_a_claim_sweeps_what_killed_writers_left(tmp_path):
+    Claim.take(tmp_path).release()
+    for leftover in (".status.json.77.tmp", "attempts/.0001.json.77.tmp"):
+        (tmp_path / leftover).write_text('{"st')
+    Claim.take(tmp_path).release()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "0001.json",
+        "0002.json",
+        "attempts",
+        "lock",
+    ]
+
+
+def test_moving_aside_loses_nothing_and_leaves_a_living_run_alone(tmp_path):
+    run = tmp_path / "run"
+    assert move_aside(run) is None
+    for number in (1, 2):
+        claim = Claim.take(run)
+        (run / "note").write_text(str(number))
+        with pytest.raises(BusyError):
+            move_aside(run)
+        claim.release()
+        aside = move_aside(run)
+        assert (aside / "note").read_text() == str(number)
+        assert not run.exists()
+
+
+# --- whole runs ---------------------------------------------------------------------------------
+
+ENDLESS = (
+    "training.training_params.max_steps=1000000",
+    "logging.logging_params.eval_interval=null",
+)
+
+
+def _meet(barrier):
+    barrier.wait(60)
+
+
+def test_of_two_starts_at_the_same_time_exactly_one_trains(tmp_path):
+    config = tiny(tmp_path, *ENDLESS, "checkpoint.save_interval=null")
+    run = run_directory(config)
+    barrier = multiprocessing.get_context("forkserver").Barrier(2)
+    for round_ in range(20):
+        logs = [tmp_path / f"log-{round_}-{number}" for number in (0, 1)]
+        both = [start(config, log, functools.partial(_meet, barrier)) for log in logs]
+        until(lambda: any(not process.is_alive() for process in both))
+        winner = 0 if both[0].is_alive() else 1
+        until((run / "status.json").exists)
+        (run / layout.STOP_FILE).touch()
+        assert [end(both[winner]), end(both[1 - winner])] == [75, 76], logs[winner].read_text()
+        named = f"process {both[winner].pid} on {socket.gethostname()}"
+        assert named in logs[1 - winner].read_text()
+        assert layout.attempt_numbers(run) == list(range(1, round_ + 2))
+
+
+def _without_flock():
+    """As on a file system that does not carry flock between hosts."""
+    mock.patch("fcntl.flock").start()
+    mock.patch("socket.gethostname", return_value="another-host").start()
+
+
+def test_a_frozen_owner_that_was_replaced_wakes_up_and_writes_nothing(tmp_path):
+    undisturbed = tiny(tmp_path / "undisturbed")
+    gptopt.train(undisturbed)
+    config = tiny(tmp_path / "frozen")
+    run = run_directory(config)
+    frozen = start(config, tmp_path / "frozen.log", functools.partial(_stop_in_step, 10))
+    until(lambda: _process_state(frozen.pid) == "T")
+    record = layout.attempt_file(run, 1)
+
+    # The other host sees a heartbeat that is young: it leaves the run alone.
+    assert end(start(config, tmp_path / "early.log", _without_flock)) == 76
+    assert f"process {frozen.pid} on" in (tmp_path / "early.log").read_text()
+    # It is old: it takes over.
+    os.utime(record, (time.time() - 2 * LEASE_S,) * 2)
+    assert end(start(config, tmp_path / "late.log", _without_flock)) == 0
+    assert result(run) == result(run_directory(undisturbed))
+
+    before = snapshot(run)
+    os.kill(frozen.pid, signal.SIGCONT)
+    assert end(frozen) == 76
+    assert "attempt 2 " in (tmp_path / "frozen.log").read_text()
+    assert snapshot(run) == before
+
+
+def _stop_in_step(step):
+    in_step(step, lambda: os.kill(os.getpid(), signal.SIGSTOP)).start()
+
+
+def _process_state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0]
