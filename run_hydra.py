@@ -61,12 +61,17 @@ def check() -> None:
     """Answers a wrong configuration with one report, before Hydra creates or starts anything."""
     try:
         asked = arguments(sys.argv[1:])
-        if asked.only_shows:
+        chosen = {override.partition("=")[0] for override in asked.overrides}
+        if (
+            asked.only_shows or "hydra/sweeper" in chosen
+        ):  # such a sweep chooses its runs as it goes
             return
-        runs = points(asked.overrides) if asked.multirun else [asked.overrides]
+        runs = [asked.overrides]
+        if asked.multirun:
+            runs = points(asked.overrides, config_dir=asked.config_dir)
         configs = compose_all(runs, config_dir=asked.config_dir, config_name=asked.config_name)
-        if asked.multirun and not any(o.startswith("hydra/launcher=") for o in asked.overrides):
-            open_all(configs)  # a single run looks by itself; other machines have their own data
+        if asked.multirun and "hydra/launcher" not in chosen:  # others may have other disks
+            open_all(configs)
     except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)
         sys.exit(int(exit_code_of(error)))
@@ -85,4 +90,8 @@ def open_all(configs: Iterable[Config]) -> None:
 if __name__ == "__main__":
     sys.argv = spelled_out(sys.argv)
     check()
-    main()
+    try:
+        main()
+    except ValueError as error:  # of Hydra, about its flags; a run's own end in an exit code
+        print(error, file=sys.stderr)
+        sys.exit(int(ExitCode.CONFIG))

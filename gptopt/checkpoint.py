@@ -50,12 +50,17 @@ class _HashingFile:
         self._file = file
         self._hash = hashlib.sha256()
         self._size = 0
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self._hash.update(view)
         self._size += len(view)
-        return self._file.write(view)
+        try:
+            return self._file.write(view)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()
@@ -98,7 +103,13 @@ def save(
         }
         _check_loadable(temporary / STATE)
         finite = metric if metric is not None and math.isfinite(metric) else None
-        manifest = {"schema": SCHEMA, "step": step, "metric": finite, "files": described}
+        manifest = {
+            "schema": SCHEMA,
+            "step": step,
+            "attempt": claim.attempt,
+            "metric": finite,
+            "files": described,
+        }
         files.write_json(temporary / layout.MANIFEST, manifest)
         claim.fence()
         if target.exists():  # left by an attempt that this one resumed before
@@ -107,19 +118,13 @@ def save(
         files.sync_directory(target.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if (reason := _disk_error(error)) is None:
+        if not isinstance(error, OSError):
             raise
-        free = shutil.disk_usage(claim.run).free / 1e9
-        raise StorageError(f"cannot save {target}: {reason}; {free:.2f} GB are free") from error
+        reason, free = os.strerror(error.errno or errno.EIO), shutil.disk_usage(claim.run).free
+        raise StorageError(
+            f"cannot save {target}: {reason}; {free / 1e9:.2f} GB are free"
+        ) from error
     return target
-
-
-def _disk_error(error: BaseException) -> str | None:
-    """What the file system complains of, or None when it is another error."""
-    if isinstance(error, OSError):
-        return os.strerror(error.errno or errno.EIO)
-    full = isinstance(error, RuntimeError) and "unexpected pos" in str(error)  # torch's words
-    return os.strerror(errno.ENOSPC) if full else None
 
 
 def _write(path: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +133,10 @@ def _write(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     try:
         with open(path, "wb") as file:
             hashing = _HashingFile(file)
-            torch.save(content, hashing)  # type: ignore[arg-type]
+            try:
+                torch.save(content, hashing)  # type: ignore[arg-type]
+            except RuntimeError as error:  # "unexpected pos": torch hides what the disk said
+                raise (hashing.error or error) from None
             file.flush()
             os.fsync(file.fileno())
     finally:
@@ -180,6 +188,8 @@ class Loaded:
 def load(directory: Path, *, rank: int = 0) -> Loaded:
     """Loads a checkpoint directory onto the CPU, with the generators of process ``rank``.
 
+    ``random`` is None for a process that there was not when it was saved.
+
     Raises:
         StorageError: It is damaged or of another schema.
     """
@@ -191,9 +201,10 @@ def load(directory: Path, *, rank: int = 0) -> Loaded:
             f"{directory}: schema {manifest.get('schema')}, this code reads {SCHEMA}"
         )
     state = torch.load(directory / STATE, map_location="cpu", weights_only=True)
-    own = directory / rank_file(rank)
-    if rank and own.exists():
-        state |= torch.load(own, map_location="cpu", weights_only=True)
+    if rank:
+        own, state["random"] = directory / rank_file(rank), None
+        if own.exists():
+            state |= torch.load(own, map_location="cpu", weights_only=True)
     return Loaded(directory, manifest["step"], state)
 
 
@@ -240,6 +251,15 @@ def find(run: Path, resume: str | int, mode: str, *, saved_step: int) -> Path | 
             f" in {layout.CHECKPOINTS}/: {', '.join(left) or 'nothing'}). Restore one, or start"
             " over with +force, which moves the directory aside."
         )
+    return None
+
+
+def author(run: Path) -> dict[str, Any] | None:
+    """The record of the attempt that saved the newest checkpoint; None where there is none."""
+    for step in layout.checkpoint_steps(run)[-1:]:
+        attempt = _manifest(layout.checkpoint_dir(run, step)).get("attempt")
+        if isinstance(attempt, int):
+            return files.read_json(layout.attempt_file(run, attempt))
     return None
 
 

@@ -51,6 +51,10 @@ class Precision:
         self.scaler.step(optimizer)  # type: ignore[arg-type]
         self.scaler.update()
 
+    def skip(self) -> None:
+        """Leaves a step out after ``unscale``."""
+        self.scaler.update()
+
     def synchronize(self) -> None:
         """Waits for the device; only steps that are logged may."""
         if self.device.type == "cuda":

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from gptopt.state import job_name
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 MARGIN_S = 10.0
 
@@ -77,7 +79,7 @@ def find_deadline(configured: str | float | None) -> float | None:
             return parse_deadline(source)
     if end := os.environ.get("SLURM_JOB_END_TIME"):
         return float(end)
-    job = os.environ.get("SLURM_JOB_ID")
+    job = job_name()
     if not job:
         return None
     command = ["squeue", "--noheader", "--jobs", job, "--format", "%e"]
@@ -94,4 +96,9 @@ def parse_deadline(value: str | float) -> float:
     try:
         return float(value)
     except ValueError:
+        pass
+    try:
         return datetime.fromisoformat(str(value)).timestamp()
+    except ValueError:
+        words = "a deadline is a unix time, or a date and time such as 2026-01-31T12:00"
+        raise ValueError(f"{value!r}: {words}") from None

@@ -82,13 +82,19 @@ class Recorder:
         self._trackers.poll()
         self._progress.show(row)
         if time.monotonic() - self._status_at > STATUS_INTERVAL_S:
-            self._status_at = time.monotonic()
-            self.claim.status(
-                "running",
-                step=row["step"],
-                max_steps=self.max_steps,
-                saved_step=self.saved_step,
-            )
+            self._status(row["step"])
+
+    def saved(self, saved_step: int, step: int) -> None:
+        """Tells at once which step is saved, so that nobody forgets that there is one."""
+        self.saved_step = saved_step
+        self._status(step)
+
+    def _status(self, step: int) -> None:
+        if self.claim is None:
+            return
+        self._status_at = time.monotonic()
+        saved_step, max_steps = self.saved_step, self.max_steps
+        self.claim.status("running", step=step, max_steps=max_steps, saved_step=saved_step)
 
     def sync(self) -> None:
         """Brings the metrics to the disk, before a checkpoint vouches for them.

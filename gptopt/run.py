@@ -12,6 +12,7 @@ no torch, so that all of these answer at once.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import os
 import sys
@@ -31,6 +32,7 @@ from gptopt.config.schema import Config
 from gptopt.config.solver import Derived, derive
 from gptopt.state import ExitCode, owner, read_state
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 LOG_FORMAT = "%(asctime)s %(levelname).1s %(message)s"
 
 log = logging.getLogger("gptopt")
@@ -81,6 +83,7 @@ def train(config: Config) -> RunResult:
         raise busy(run)
 
     from gptopt.data import check_enough, check_ids, open_corpus
+    from gptopt.preempt import StopRequest, find_deadline
 
     _check_paths(config)
     corpus = open_corpus(config.data, config.paths.data_root)
@@ -97,6 +100,12 @@ def train(config: Config) -> RunResult:
     )
     for source in (corpus.train, corpus.val):
         check_ids(source, config.model.config["vocab_size"])
+    if not config.force:
+        _check_continues(run, derived)
+    try:
+        deadline = find_deadline(config.cluster.deadline)
+    except ValueError as error:
+        raise ConfigError([Problem("cluster.deadline", f"{error}.")]) from None
 
     with ExitStack() as stack:
         claim = None
@@ -114,9 +123,6 @@ def train(config: Config) -> RunResult:
                 log.info("%s", line)
         _pin_threads(config)
 
-        from gptopt.preempt import StopRequest, find_deadline
-
-        deadline = find_deadline(config.cluster.deadline)
         stop = stack.enter_context(StopRequest(run / layout.STOP_FILE, deadline))
         try:
             from gptopt.training import fit
@@ -163,13 +169,16 @@ def exit_code_of(error: BaseException) -> ExitCode:
         return ExitCode.DATA
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
         return ExitCode.OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return ExitCode.STORAGE
     return ExitCode.CRASH
 
 
 def _check_paths(config: Config) -> None:
     """Refuses a checkpoint to start from that is not there, before anything is created."""
     checkpoint, problems = config.checkpoint, []
-    for key, path in (("init_from", checkpoint.init_from), ("resume", checkpoint.resume)):
+    initial = None if layout.is_run(run_directory(config)) else checkpoint.init_from  # used once
+    for key, path in (("init_from", initial), ("resume", checkpoint.resume)):
         named = isinstance(path, str) and path not in RESUME_WORDS
         if named and not (Path(str(path)).expanduser() / layout.MANIFEST).is_file():
             message = (
@@ -181,13 +190,33 @@ def _check_paths(config: Config) -> None:
         raise ConfigError(problems)
 
 
+def _check_continues(run: Path, derived: Derived) -> None:
+    """Refuses to go on with other numbers than the run began with: other devices, other data."""
+    if not layout.is_run(run):
+        return
+    began = yaml.safe_load((run / layout.RESOLVED).read_text(encoding="utf-8"))["derived"]
+    problems = [
+        Problem(
+            key,
+            f"{run} began with {key} {began[key]} ({began['world_size']} processes); with"
+            f" {derived.world_size} processes and this data it is {getattr(derived, key)}."
+            " Start it as before, or over with +force. A run that sets global_batch_size and"
+            " max_steps goes on with any number of processes.",
+        )
+        for key in ("global_batch_size", "context_length", "max_steps")
+        if began[key] != getattr(derived, key)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
 def _ended(run: Path) -> RunResult | None:
     """The result of a run that has one; a failed run may be tried again."""
     state = read_state(run)
     if state.state not in ("completed", "diverged"):
         return None
     marker = files.read_json(run / layout.TERMINAL[state.state]) or {}
-    return _result(run, marker, skipped=True)
+    return _result(run, marker | {"state": state.state}, skipped=True)
 
 
 def _result(run: Path, facts: dict[str, Any], *, skipped: bool = False) -> RunResult:
@@ -232,13 +261,13 @@ def _record_failure(run: Path, claim: Claim, error: BaseException) -> None:
         return  # a newer attempt owns the directory: write nothing
     status = files.read_json(run / layout.STATUS) or {}
     facts = {"reason": words, "step": status.get("step", 0), "exit_code": code}
+    kept = {key: status[key] for key in ("max_steps", "saved_step") if key in status}
     try:
         if isinstance(error, KeyboardInterrupt):
-            claim.status("interrupted", **status | facts)
+            claim.status("interrupted", **facts, **kept)
         else:
-            log.debug("%s", traceback.format_exc())
             claim.finish("failed", facts | {"error": words})
-            claim.status("failed", **facts, saved_step=status.get("saved_step", 0))
+            claim.status("failed", **facts, **kept)
     except (OSError, BusyError) as second:
         log.error("the failure could not be recorded: %s", second)
 

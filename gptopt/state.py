@@ -115,6 +115,15 @@ def job_id() -> str:
     return os.environ.get("SLURM_JOB_ID", "")
 
 
+def job_name() -> str:
+    """What SLURM's commands call this process's job: ``12``, or ``10_3`` in an array.
+
+    An element has a number of its own as well, but the last one shares it with the array.
+    """
+    array, element = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{element}" if array else job_id()
+
+
 def owner(run: Path, *, held: bool | None = None, now: float | None = None) -> dict | None:
     """The attempt record of whoever runs ``run`` at present, or None.
 

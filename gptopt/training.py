@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gptopt import checkpoint, files, layout
 from gptopt.claim import Claim
-from gptopt.config.schema import Config
+from gptopt.config.schema import Config, Load
 from gptopt.config.solver import Derived
 from gptopt.data import Corpus
 from gptopt.data.loader import Loader
@@ -48,6 +49,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0  # of training: without evaluations and checkpoints
     schedule_start: int = 0
+    skipped: int = 0  # steps in a row that were not taken
     final: dict[str, float | None] = field(
         default_factory=lambda: {"train_loss": None, "val_loss": None}
     )
@@ -104,23 +106,25 @@ def _fit(
     # --- device and seeds -----------------------------------------------------------------------
     device = choose_device(world.local_rank)
     precision = Precision(device, params.dtype)
-    if params.deterministic:
-        torch.use_deterministic_algorithms(True)
+    if params.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(params.deterministic)  # imports the compiler
     checkpoint.seed_everything(params.seed)
+    resume_from, load = world.tell(_resume_point(config, claim) if claim else None)
 
     # --- model ----------------------------------------------------------------------------------
     model = build_model(config.model.family, config.model.config).to(device)
     if params.compile:
         model.compile()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.checkpoint.init_from:
+    if config.checkpoint.init_from and resume_from is None:
         initial = checkpoint.load(Path(config.checkpoint.init_from).expanduser())
-        model.load_state_dict(initial.state["model"])
+        model.load_state_dict(initial.state.get("eval_model") or initial.state["model"])
         log.info("initial weights from %s", initial.path)
 
     # --- optimizer, schedule, data --------------------------------------------------------------
     roles: dict[str, str] = model.parameter_roles()  # type: ignore[operator]
     optimizer = build_optimizer(config.optimizer.optimizer_params, model.named_parameters(), roles)
+    optimizer.attach(model)
     schedule = multiplier(config.lr_scheduler["name"], derived.max_steps, **derived.schedule)
     loader = Loader(
         corpus.train,
@@ -137,30 +141,31 @@ def _fit(
     # --- resume ---------------------------------------------------------------------------------
     now = Progress()
     here = numerics(device, world.size, params.dtype, params.compile)
+    here["data"] = corpus.fingerprint[:12]
     checkpoint.seed_everything(params.seed + world.rank)  # dropout differs between ranks
-    resume_from = world.tell(_resume_point(config, claim) if claim else None)
     if resume_from is not None:
         saved = checkpoint.load(resume_from, rank=world.rank).state
         now = Progress(**saved["progress"])
-        if config.checkpoint.load.model:
+        if load.model:
             model.load_state_dict(saved["model"])
-        if config.checkpoint.load.optimizer:
+        if load.optimizer:
             optimizer.load_state_dict(saved["optimizer"])
             precision.scaler.load_state_dict(saved["scaler"])
-        if not config.checkpoint.load.scheduler:
+        if not load.scheduler:
             now.schedule_start = now.step
-        if config.checkpoint.load.data:
+        if load.data:
             loader.load_state_dict(saved["loader"])
-        checkpoint.set_random_state(saved["random"], device)
+        if saved["random"] is not None:  # else this process is new in a larger world
+            checkpoint.set_random_state(saved["random"], device)
         _warn_if_numerics_differ(saved["numerics"], here)
         log.info("resumed from %s", resume_from)
 
     # --- what is written ------------------------------------------------------------------------
+    saver = _Saver(config, run, claim, world, stop, saved_step=now.step)
     if claim is not None:
-        if resume_from is not None:
-            checkpoint.set_aside_later(run, now.step)
-        claim.note(start_step=now.step, numerics=here)
-    saver = _Saver(config, run, claim, world, stop)
+        checkpoint.set_aside_later(run, now.step)
+        saver.prune()
+        claim.note(start_step=now.step, numerics=here, asked=_asked(config))
     recorder = Recorder(
         config.logging,
         run,
@@ -173,7 +178,7 @@ def _fit(
 
     # --- the loop -------------------------------------------------------------------------------
     outcome: Outcome | None = None
-    skipped = 0
+    is_asked = False  # to stop
     logged_step, logged_seconds = now.step, now.seconds
     model.train()
     with recorder, profiler:
@@ -182,6 +187,7 @@ def _fit(
             step = now.step + 1
             is_first, is_last = step == 1, step == derived.max_steps
             is_logged = is_first or is_last or step % derived.log_interval == 0
+            is_due = saver.is_due(step, is_last, derived.save_interval)
             rate = schedule(now.step - now.schedule_start)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate
@@ -197,20 +203,32 @@ def _fit(
                 precision.backward(part)
                 loss += part.detach()
             world.average_gradients(parameters)
+            for total in optimizer.totals:
+                world.sum(total)
             precision.unscale(optimizer)
             grad_norm = torch.nn.utils.clip_grad_norm_(parameters, params.max_grad_norm or math.inf)
 
-            # What is not finite never reaches the weights. On a GPU it is looked at only where the
-            # host waits for the device anyway: at logged steps, which include every save.
-            if is_logged or device.type == "cpu" or params.nan_policy == "skip":
-                mean_loss = (world.sum(loss) / world.size).item()
+            # What is not finite never reaches the weights; on a GPU, where a look makes the host
+            # wait for the device, it never reaches a checkpoint.
+            is_checked = (
+                is_logged
+                or is_due
+                or is_asked
+                or device.type == "cpu"
+                or params.nan_policy == "skip"
+            )
+            if is_checked or optimizer.wants_loss:
+                loss = world.sum(loss) / world.size
+                optimizer.observe(loss)
+            if is_checked:
+                mean_loss = loss.item()
                 # with float16 an infinite gradient is the loss scaler's to handle
                 norm = 0.0 if precision.scaler.is_enabled() else grad_norm.item()
                 trouble = _trouble(mean_loss, norm, derived.divergence_loss)
-                skipped = skipped + 1 if trouble else 0
+                now.skipped = now.skipped + 1 if trouble else 0
                 if trouble and params.nan_policy == "raise":
                     raise FloatingPointError(f"step {step}: {trouble}")
-                if trouble and (params.nan_policy == "stop" or skipped == MAX_SKIPPED):
+                if trouble and (params.nan_policy == "stop" or now.skipped == MAX_SKIPPED):
                     outcome = Outcome("diverged", f"step {step}: {trouble}")
                     now.final["train_loss"] = mean_loss
                     recorder.write(_row("train", step, now, derived, train_loss=mean_loss))
@@ -221,12 +239,15 @@ def _fit(
             if is_logged:
                 precision.synchronize()
             update_began = time.perf_counter()
-            if not skipped:
+            if now.skipped:
+                precision.skip()
+            else:
                 precision.step(optimizer)
             if is_logged:
                 precision.synchronize()
             ended = time.perf_counter()
             model.zero_grad(set_to_none=True)
+            optimizer.forget()
             now.step = step
             now.seconds += ended - began
             stop.slowest_step = max(stop.slowest_step, ended - began)
@@ -252,15 +273,16 @@ def _fit(
                 derived.eval_interval and step % derived.eval_interval == 0
             )
             if is_evaluated:
-                val_loss = evaluate(
-                    model,
-                    corpus.val,
-                    context_length=derived.context_length,
-                    batch_size=derived.eval_batch_size,
-                    tokens=shown.eval_tokens,
-                    precision=precision,
-                    world=world,
-                )
+                with optimizer.eval_weights():
+                    val_loss = evaluate(
+                        model,
+                        corpus.val,
+                        context_length=derived.context_length,
+                        batch_size=derived.eval_batch_size,
+                        tokens=shown.eval_tokens,
+                        precision=precision,
+                        world=world,
+                    )
                 now.final["val_loss"] = val_loss
                 recorder.write(_row("eval", step, now, derived, val_loss=val_loss))
                 if not math.isfinite(val_loss):
@@ -269,13 +291,16 @@ def _fit(
                 if now.best["val_loss"] is None or val_loss < now.best["val_loss"]:
                     now.best = {"val_loss": val_loss, "step": step}
             asked = stop.check()
-            if world.any(asked is not None) and not is_last:
+            is_asked = world.any(asked is not None)
+            if is_asked and is_checked and not is_last:
                 outcome = Outcome(*(asked or ("preempted", "another process was asked to stop")))
-            if outcome is not None or saver.is_due(step, is_last, derived.save_interval):
-                recorder.saved_step = saver.save(
+            if outcome is not None or is_due:
+                measured = {"train_loss": mean_loss, "val_loss": val_loss if is_evaluated else None}
+                saved_step = saver.save(
                     {
                         "progress": asdict(now),
                         "model": model.state_dict(),
+                        "eval_model": _eval_state(model, optimizer),
                         "optimizer": optimizer.state_dict(),
                         "scaler": precision.scaler.state_dict(),
                         "loader": loader.state_dict(),
@@ -284,10 +309,11 @@ def _fit(
                         "run_id": config.run_id,
                     },
                     step,
-                    metric=now.final[config.checkpoint.monitor] if is_evaluated else None,
+                    metric=measured[config.checkpoint.monitor],
                     recorder=recorder,
                     must_succeed=is_last or outcome is not None,
                 )
+                recorder.saved(saved_step, step)
 
     # --- the end --------------------------------------------------------------------------------
     outcome = outcome or Outcome("completed", f"all {derived.max_steps} steps")
@@ -306,13 +332,20 @@ class _Saver:
     """When to save, and what to do when that fails."""
 
     def __init__(
-        self, config: Config, run: Path, claim: Claim | None, world: World, stop: StopRequest
+        self,
+        config: Config,
+        run: Path,
+        claim: Claim | None,
+        world: World,
+        stop: StopRequest,
+        *,
+        saved_step: int,
     ) -> None:
         self.settings, self.run, self.claim = config.checkpoint, run, claim
         self.world, self.stop = world, stop
         self._failures = 0
         self._saved_at = time.monotonic()
-        self._saved_step = 0
+        self._saved_step = saved_step
 
     def is_due(self, step: int, is_last: bool, interval: int | None) -> bool:
         """Whether the state after ``step`` is to be saved; all processes agree."""
@@ -322,6 +355,12 @@ class _Saver:
         is_late = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
         is_on_step = interval is not None and step % interval == 0
         return is_on_step or (minutes is not None and self.world.any(is_late))
+
+    def prune(self) -> None:
+        """Removes the checkpoints that need not be kept."""
+        keep_last, keep_top_k = self.settings.keep_last, self.settings.keep_top_k
+        mode = self.settings.mode
+        checkpoint.prune(self.run, keep_last=keep_last, keep_top_k=keep_top_k, mode=mode)
 
     def save(
         self,
@@ -344,12 +383,7 @@ class _Saver:
             try:
                 recorder.sync()
                 checkpoint.save(self.claim, step, state, metric=metric, extra=others)
-                checkpoint.prune(
-                    self.run,
-                    keep_last=self.settings.keep_last,
-                    keep_top_k=self.settings.keep_top_k,
-                    mode=self.settings.mode,
-                )
+                self.prune()
                 self._failures, self._saved_step = 0, step
             except (checkpoint.StorageError, OSError) as error:
                 self._failures += 1
@@ -360,6 +394,14 @@ class _Saver:
         self._saved_at = time.monotonic()
         self.stop.slowest_save = max(self.stop.slowest_save, self._saved_at - began)
         return self._saved_step
+
+
+def _eval_state(model: torch.nn.Module, optimizer: RoutedOptimizer) -> dict[str, Tensor] | None:
+    """A copy of the weights to evaluate, where they are not those in training."""
+    if not optimizer.has_eval_weights:
+        return None
+    with optimizer.eval_weights():
+        return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def _row(event: str, step: int, now: Progress, derived: Derived, **values: float) -> dict[str, Any]:
@@ -378,16 +420,24 @@ def _trouble(loss: float, grad_norm: float, limit: float) -> str | None:
     return None
 
 
-def _resume_point(config: Config, claim: Claim) -> Path | None:
-    """The checkpoint to start from, as ``checkpoint.resume`` says."""
-    status = files.read_json(claim.run / layout.STATUS) or {}
+def _resume_point(config: Config, claim: Claim) -> tuple[Path | None, Load]:
+    """The checkpoint to start from, and what to take from it.
+
+    ``resume`` and ``load`` are obeyed once: a start that finds the newest checkpoint to come from
+    an attempt that was asked the same, as after a preemption, goes on from there.
+    """
+    resume, load = config.checkpoint.resume, config.checkpoint.load
+    author = checkpoint.author(claim.run)
+    if author and author.get("asked") == _asked(config):
+        resume, load = "auto", Load(model=True, optimizer=True, scheduler=True, data=True)
     checkpoint.sweep(claim.run)
-    return checkpoint.find(
-        claim.run,
-        config.checkpoint.resume,
-        config.checkpoint.mode,
-        saved_step=status.get("saved_step", 0),
-    )
+    status = files.read_json(claim.run / layout.STATUS) or {}
+    mode, saved_step = config.checkpoint.mode, status.get("saved_step", 0)
+    return checkpoint.find(claim.run, resume, mode, saved_step=saved_step), load
+
+
+def _asked(config: Config) -> dict[str, Any]:
+    return {"resume": config.checkpoint.resume, "load": vars(config.checkpoint.load)}
 
 
 def _warn_if_numerics_differ(before: dict[str, Any], now: dict[str, Any]) -> None:

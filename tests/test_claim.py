@@ -5,7 +5,6 @@ import functools
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import time

@@ -58,12 +58,14 @@ def tiny(output: Path, *overrides: str) -> Config:
 def rows(run: Path) -> list[dict]:
     """Train and eval rows of all attempts without their times.
 
-    Of an attempt the rows count up to the start step of every later one.
+    Of an attempt the rows count up to the start step of every later one. What follows the last
+    newline of a file is a row that a kill has cut.
     """
     kept: list[dict] = []
     for path in sorted(run.glob("metrics.*.jsonl")):
-        found = [json.loads(line) for line in path.read_text().splitlines()]
-        kept = [row for row in kept if row["step"] <= found[0]["start_step"]]
+        found = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        if found:
+            kept = [row for row in kept if row["step"] <= found[0]["start_step"]]
         kept += [row for row in found if row["event"] in ("train", "eval")]
     return [{k: v for k, v in row.items() if k not in TIMES} for row in kept]
 

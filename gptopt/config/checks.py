@@ -294,7 +294,9 @@ class Checker:
             return value
 
     def node(self, path: str, value: Any, kind: Any) -> Any:
-        """A fixed node: a dataclass of the schema."""
+        """A fixed node: a dataclass of the schema, or None with problems."""
+        if value is UNRESOLVED:
+            return None
         hints = typing.get_type_hints(kind, include_extras=True)
         before = len(self.problems)
         checked = self.keys(path, value, hints)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,15 +23,16 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gptopt import layout
 from gptopt.config import identity, resolvers
 from gptopt.config.checks import (
     SECRET,
+    UNRESOLVED,
     ConfigError,
     Problem,
     check,
@@ -75,42 +77,40 @@ def compose(
     groups = [o for o in parsed if is_group(o, config_dir)]
     values = [o for o in parsed if not is_group(o, config_dir)]
     wrong = [p for o in groups if (p := _check_choice(o, config_dir, origin))]
-    unknown = {p.key for p in wrong}  # nothing more can be said about these nodes
     problems += wrong
+    unknown = {p.key for p in wrong}  # nothing more is said about these nodes
     chosen = [o for o in groups if o.key_or_group not in unknown]
     try:
         base = _base(config_dir, config_name, tuple(str(o.input_line) for o in chosen))
     except (HydraException, OmegaConfBaseException) as error:
-        listed = _base(config_dir, config_name, ()).hydra.runtime.choices
+        listed = _base(config_dir, config_name, ()).choices
         misplaced = [p for o in chosen if (p := _check_plus(o, set(listed), origin))]
         unclear = [Problem("", words(error), origin)]
         raise ConfigError([*problems, *(misplaced or unclear)]) from None
-    tree = copy.deepcopy(base)
+    tree, hydra_text = copy.deepcopy(base.tree), base.hydra_text
+    for_hydra = [o for o in values if o.key_or_group.split(".")[0] == "hydra"]
     for override in values:
-        if override.key_or_group.split(".")[0] not in unknown:
+        if override.key_or_group.split(".")[0] not in unknown and override not in for_hydra:
             problems += _set(tree, override, config_dir, origin)
-    hydra_node = tree.hydra
+    if for_hydra:
+        hydra_tree = copy.deepcopy(base.hydra)
+        problems += [p for o in for_hydra for p in _set(hydra_tree, o, config_dir, origin)]
+        hydra_text = OmegaConf.to_yaml(hydra_tree)
     OmegaConf.set_struct(tree, False)
-    del tree["hydra"]
-    choices = OmegaConf.to_container(hydra_node.runtime.choices)
-    assert isinstance(choices, dict)
     given = {f"{o.key_or_group}." for o in values}
 
     def where(key: str) -> str:
         if any(f"{key}.".startswith(name) or name.startswith(f"{key}.") for name in given):
             return origin
         group = key.split(".")[0]
-        choice = choices.get(group)
+        choice = base.choices.get(group)
         return f"{config_dir.name}/{f'{group}/{choice}' if choice else config_name}.yaml"
 
     composed = OmegaConf.to_yaml(tree)
     problems += _secret_variables(composed, origin)
     raw, unresolved = plain(tree, where)
-    try:
-        config = check(raw, where, [*problems, *unresolved])
-    except ConfigError as error:
-        told = [p for p in error.problems if p in wrong or p.key.split(".")[0] not in unknown]
-        raise ConfigError(told) from None
+    raw |= dict.fromkeys(unknown & raw.keys(), UNRESOLVED)
+    config = check(raw, where, [*problems, *unresolved])
     config.run_id = identity.run_id(raw)
     digits = config.run_id[: identity.DIGITS]
     if not config.paths.run_name.endswith(digits):
@@ -118,7 +118,7 @@ def compose(
     config.source = Source(
         overrides=[t for t in texts if not t.startswith("+force=")],
         composed=composed,
-        hydra=OmegaConf.to_yaml(OmegaConf.create({"hydra": OmegaConf.to_container(hydra_node)})),
+        hydra=hydra_text,
     )
     return config
 
@@ -188,24 +188,36 @@ def arguments(argv: Sequence[str]) -> Arguments:
     )
 
 
-def points(overrides: Sequence[str], origin: str = "command line") -> list[list[str]]:
+def points(
+    overrides: Sequence[str],
+    *,
+    config_dir: Path = layout.HYDRA_CONF,
+    origin: str = "command line",
+) -> list[list[str]]:
     """The runs of a ``-m`` command line: the product of its sweeps, in Hydra's order.
 
     Raises:
-        ConfigError: An override cannot be read.
+        ConfigError: An override cannot be read, or says nothing that can be listed.
     """
-    import itertools
-
     parsed, problems = parse(spelled_out(overrides), origin)
+    axes: list[list[str]] = []
+    for override in parsed:
+        key, value, text = override.get_key_element(), override.value(), str(override.input_line)
+        if isinstance(value, Glob):
+            known = choices_of(override.key_or_group, config_dir)
+            axes.append([f"{key}={name}" for name in value.filter(known)])
+            if not axes[-1]:
+                message = f"{text}: it fits none of: {', '.join(known)}."
+                problems.append(Problem(text, message, origin))
+        elif isinstance(value, IntervalSweep):
+            message = f"{text}: an interval is for hydra/sweeper plugins; give values or a range."
+            problems.append(Problem(text, message, origin))
+        elif override.is_sweep_override():
+            axes.append([f"{key}={choice}" for choice in override.sweep_string_iterator()])
+        else:
+            axes.append([text])
     if problems:
         raise ConfigError(problems)
-    axes = []
-    for override in parsed:
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            axes.append([str(override.input_line)])
     return [list(point) for point in itertools.product(*axes)]
 
 
@@ -285,8 +297,18 @@ def _check_plus(override: Override, listed: set[str], origin: str) -> Problem | 
     return Problem(group, f"{override.input_line}: write {right} instead.", origin)
 
 
+@dataclass(frozen=True)
+class _Base:
+    """What Hydra composes from a choice of groups: our nodes, and its own with their YAML."""
+
+    tree: DictConfig
+    hydra: DictConfig
+    hydra_text: str
+    choices: dict[Any, Any]
+
+
 @functools.lru_cache(maxsize=256)
-def _base(config_dir: Path, config_name: str, groups: tuple[str, ...]) -> DictConfig:
+def _base(config_dir: Path, config_name: str, groups: tuple[str, ...]) -> _Base:
     directory = os.path.abspath(config_dir)
     if not (Path(directory) / f"{config_name}.yaml").is_file():
         raise ConfigError([Problem("", f"there is no {directory}/{config_name}.yaml")])
@@ -294,9 +316,16 @@ def _base(config_dir: Path, config_name: str, groups: tuple[str, ...]) -> DictCo
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(directory, version_base=None):
-            return hydra.compose(config_name, overrides=list(groups), return_hydra_config=True)
+            tree = hydra.compose(config_name, overrides=list(groups), return_hydra_config=True)
     finally:
         GlobalHydra.instance().hydra = outer
+    choices = OmegaConf.to_container(tree.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    hydra_tree = OmegaConf.create({"hydra": OmegaConf.to_container(tree.hydra)})
+    with open_dict(tree):
+        del tree["hydra"]
+    OmegaConf.set_struct(hydra_tree, True)
+    return _Base(tree, hydra_tree, OmegaConf.to_yaml(hydra_tree), choices)
 
 
 def _set(tree: DictConfig, override: Override, config_dir: Path, origin: str) -> list[Problem]:

@@ -177,21 +177,16 @@ def steps_of(cadence: int | float | None, max_steps: int) -> int | None:
 
 
 def solve_schedule(schedule: Mapping[str, Any], max_steps: int) -> dict[str, Any]:
-    """The keys of a schedule with every ``X_fraction`` turned into its ``X_steps``.
+    """The keys of a schedule, every ``X_steps`` that is null worked out from its ``X_fraction``.
 
     Raises:
-        ValueError: Both forms of one length are set, or the parts are longer than the run.
+        ValueError: The parts are longer than the run.
     """
     solved = {k: v for k, v in schedule.items() if k != "name" and not k.endswith("_fraction")}
     for key in [k for k in schedule if k.endswith("_fraction")]:
-        steps, fraction = key.replace("_fraction", "_steps"), schedule[key]
-        if fraction is not None and solved[steps] is not None:
-            raise ValueError(
-                f"lr_scheduler.{steps}={solved[steps]} and lr_scheduler.{key}={fraction:g}"
-                " both say how long; set one of them to null"
-            )
+        steps = key.replace("_fraction", "_steps")
         if solved[steps] is None:
-            solved[steps] = round((fraction or 0) * max_steps)
+            solved[steps] = round((schedule[key] or 0) * max_steps)
     parts = {key: value for key, value in solved.items() if key in ("warmup_steps", "decay_steps")}
     if sum(parts.values()) > max_steps:
         words = " + ".join(f"{key} {value}" for key, value in parts.items())

@@ -37,8 +37,8 @@ class Range:
 
 PositiveInt = Annotated[int, Range(ge=1)]
 Count = Annotated[int, Range(ge=0)]
-Seed = Annotated[int, Range(ge=0, lt=2**63)]
-"""What torch's generators take."""
+Seed = Annotated[int, Range(ge=0, lt=2**32)]
+"""What every generator of random numbers takes."""
 Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
 Fraction = Annotated[float, Range(ge=0, le=1)]
@@ -52,3 +52,7 @@ Cadence = Annotated[int | float, Range(gt=0)]
 Betas = tuple[Decay, Decay]
 Role = Literal["matrix", "embedding", "head", "vector"]
 """What a parameter is in its model: a hidden matrix, an embedding, the head, or a vector."""
+PolarMethod = Literal["newton_schulz", "polar_express", "svd"]
+"""How an optimizer computes the orthogonal polar factor of a matrix."""
+ProductDtype = Literal["bfloat16", "float32", "float64"]
+"""What its matrix products are computed in."""

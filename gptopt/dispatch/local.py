@@ -113,11 +113,12 @@ def _start(record: Record, row: Row, slot: int, environment: dict[str, str]) -> 
 def _pass_on(running: list[Task], number: int, count: int, watch: Watch) -> None:
     if count == 1:
         watch.say(f"{signal.Signals(number).name}: {len(running)} runs save and stop")
+        passed_on = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
     else:
         watch.say("asked again: killed")
-        number = signal.SIGKILL
+        passed_on = signal.SIGKILL
     for task in running:
-        _signal(task, number)
+        _signal(task, passed_on)
 
 
 def _signal(task: Task, number: int) -> None:
@@ -153,7 +154,8 @@ class _Interrupts:
 
     def __enter__(self) -> _Interrupts:
         for number in STOP_SIGNALS:
-            self._previous[number] = signal.signal(number, self._handle)
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a background job
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

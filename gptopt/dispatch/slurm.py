@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from gptopt.state import job_name
 from gptopt.sweep.record import Record
 
 TIMEOUT_S = 20
@@ -51,9 +52,7 @@ def requeue() -> bool:
     A job that was cancelled has left the state RUNNING when its processes are told to end, and
     one that is preempted is requeued by SLURM itself: neither is asked for.
     """
-    job = os.environ["SLURM_JOB_ID"]
-    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):  # whose id the last element shares
-        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    job = job_name()
     if ask("squeue", "--noheader", "--jobs", job, "-o", "%T").strip() != "RUNNING":
         return False
     try:

@@ -16,8 +16,10 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError
 
+from gptopt import layout
 from gptopt.config.schema import Cluster
 from gptopt.dispatch import Submission, SubmissionError, slurm
+from gptopt.files import read_json
 from gptopt.state import ExitCode, read_state
 from gptopt.sweep.record import JOB_MODULE, Record, Row
 
@@ -62,14 +64,23 @@ class Job:
             runpy.run_module(JOB_MODULE, run_name="__main__")
         except SystemExit as ended:
             code = ended.code
-        preempted = code == ExitCode.RUN_AGAIN and read_state(Path(run)).state == "preempted"
-        if preempted and not slurm.requeue():
+        if code == ExitCode.RUN_AGAIN and not (_may_go_on(Path(run)) and slurm.requeue()):
             print("not requeued by us; submitting the sweep again goes on from the checkpoint")
         raise SystemExit(code)
 
     def checkpoint(self, *arguments: object) -> DelayedSubmission:
         """What submitit starts again when a signal comes before the run has taken over."""
         return DelayedSubmission(self, *arguments)
+
+
+def _may_go_on(run: Path) -> bool:
+    """Whether ``run`` was told to make room (not to end), and got on while it had a node.
+
+    An attempt without a single step would be followed by another one, for ever.
+    """
+    state = read_state(run)
+    attempt = read_json(layout.attempt_file(run, state.attempt)) or {}
+    return state.state == "preempted" and state.step > attempt.get("start_step", state.step)
 
 
 def _submit_array(executor: submitit.SlurmExecutor, record: Record, rows: list[Row]) -> str:

@@ -6,11 +6,13 @@ run that ends, and one now and then in between.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -38,21 +40,28 @@ class Glimpse:
 
 
 def glimpse(run: Path) -> Glimpse:
-    """A look at a run from outside: its status and the end of its metrics."""
-    status = read_json(run / layout.STATUS) or {}
-    loss = None
-    if found := layout.metrics_files(run):
-        with open(found[-1][1], "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-            lines = file.read().splitlines()
-        for line in reversed(lines):
-            try:
-                row = json.loads(line)
-            except ValueError:  # cut off, by us or by a writer at work
-                continue
-            if row.get("event") == "train":
-                return Glimpse(row["step"], status.get("max_steps"), row["train_loss"])
-    return Glimpse(status.get("step", 0), status.get("max_steps"), loss)
+    """A look at a run from outside: its status and the end of its metrics. Never raises."""
+    status = read_json(run / layout.STATUS)
+    known = status if isinstance(status, dict) else {}
+    row = _last_train_row(run)
+    step = row.get("step") or known.get("step") or 0
+    return Glimpse(step, known.get("max_steps"), row.get("train_loss"))
+
+
+def _last_train_row(run: Path) -> dict[str, Any]:
+    try:
+        file = layout.metrics_files(run)[-1][1]
+        with open(file, "rb") as content:
+            content.seek(max(0, file.stat().st_size - TAIL_BYTES))
+            lines = content.read().splitlines()
+    except (OSError, IndexError):  # not there yet, or moved aside
+        return {}
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):  # cut off, by us or by a writer at work
+            row = json.loads(line)
+            if isinstance(row, dict) and row.get("event") == "train":
+                return row
+    return {}
 
 
 def short_name(run: Path) -> str:
@@ -103,7 +112,8 @@ class Watch:
         self._shares[run] = (first, 1.0)
         if (bar := self._bars.pop(run, None)) is not None:
             self._progress.remove_task(bar)
-        self._progress.update(self._sweep, completed=self.ended)
+        self._looked = 0.0  # the next look shows what this changes
+        self._progress.update(self._sweep, completed=self._done, words=f"{self.ended} ended")
         self.say(f"[{self.ended}/{self.total}] {short_name(run)} {words}")
 
     def look(self, running: Sequence[Path]) -> None:
@@ -120,7 +130,7 @@ class Watch:
         words = f"{self.ended} ended, {len(running)} running, ETA {left}"
         if self._console.is_terminal:
             self._show_bars(seen)
-            self._progress.update(self._sweep, words=words)
+            self._progress.update(self._sweep, completed=self._done, words=words)
         elif now - self._line > LINE_INTERVAL_S:
             self._line = now
             details = "; ".join(f"{short_name(run)} {_words(known)}" for run, known in seen.items())
@@ -134,13 +144,17 @@ class Watch:
                 self._bars[run], total=known.max_steps, completed=known.step, words=_words(known)
             )
 
+    @property
+    def _done(self) -> float:
+        """Runs that are done, parts of runs counted as such."""
+        return sum(share for _, share in self._shares.values())
+
     def _left(self, now: float) -> str:
-        """Time to the end, as long as runs take as long as those seen so far."""
-        done = sum(share - first for first, share in self._shares.values())
-        if done <= 0:
+        """Time to the end, if the rest goes as fast as what was seen so far."""
+        here = self._done - sum(first for first, _ in self._shares.values())
+        if here <= 0:
             return "?"
-        to_do = self.total - sum(share for _, share in self._shares.values())
-        return duration((now - self._began) / done * to_do)
+        return duration((now - self._began) / here * (self.total - self._done))
 
 
 def _words(known: Glimpse) -> str:

@@ -12,11 +12,14 @@ their gradients stacked as (B, *shape), and keeps its state stacked in the same 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from gptopt.optim.linalg import polar
 
 Group = dict[str, Any]
 """One parameter group: ``params``, ``lr``, ``weight_decay``, the rule's settings, ``step``."""
@@ -28,7 +31,35 @@ class PlainOptimizer(torch.optim.Optimizer):
     torch keeps its compiler out of these methods by a wrapper whose first call imports the
     compiler, also where nothing is ever compiled. What it wraps does the work. A torch
     version that wraps nothing loses nothing here: ``unwrap`` then returns its argument.
+
+    It also names what a rule may ask a training loop for beside gradients. Nothing is asked
+    for here; a rule that needs something overrides the method.
+
+    Attributes:
+        wants_loss: Whether ``observe`` is to be called before each step.
+        has_eval_weights: Whether ``eval_weights`` changes anything.
     """
+
+    wants_loss = False
+    has_eval_weights = False
+
+    def attach(self, model: torch.nn.Module) -> None:
+        """Called once, before training: the place for hooks."""
+
+    @property
+    def totals(self) -> list[Tensor]:
+        """Tensors that are to be summed over processes before each step, in place."""
+        return []
+
+    def observe(self, loss: Tensor) -> None:
+        """Takes the training loss at the weights that the gradients are of, 0-dimensional."""
+
+    def forget(self) -> None:
+        """Called after each step, also after one that was left out: what was seen is used up."""
+
+    def eval_weights(self) -> AbstractContextManager[None]:
+        """Parameters hold the weights to evaluate inside, and those in training after it."""
+        return nullcontext()
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
@@ -46,7 +77,12 @@ class UpdateRule(PlainOptimizer):
 
     A parameter without a gradient is left alone, not even decayed. The step count is the
     group's, so bias corrections do not start anew for one whose first gradient comes late.
+
+    Attributes:
+        joint: Whether the step of one parameter depends on the others' gradients.
     """
+
+    joint = False
 
     def __init__(self, groups: Iterable[Group], **settings: Any) -> None:
         self._stacks: dict[tuple[int, ...], dict[str, Tensor]] = {}
@@ -72,13 +108,16 @@ class UpdateRule(PlainOptimizer):
         for group in self.param_groups:
             group["step"] += 1
             for params in self._batches(group):
-                grad = torch.stack([param.grad for param in params])  # type: ignore[misc]
-                stack = self._stack(params)
-                before = dict(stack)
-                update = self.direction(grad, stack, group)
-                self._publish(params, {n: s for n, s in stack.items() if s is not before.get(n)})
+                with self._state(params) as state:
+                    update = self.batch_direction(params, state, group)
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(params, update.unbind(), alpha=-group["lr"])
+
+    def batch_direction(
+        self, params: list[Tensor], state: dict[str, Tensor], group: Group
+    ) -> Tensor:
+        """``direction`` for ``params``; to be overridden by rules that look beyond gradients."""
+        return self.direction(gradients(params), state, group)
 
     def _batches(self, group: Group) -> list[list[Tensor]]:
         """The parameters with gradients by shape; those still without state apart."""
@@ -88,6 +127,14 @@ class UpdateRule(PlainOptimizer):
                 kind = (param.shape, param.dtype, param.device, param in self.state)
                 batches.setdefault(kind, []).append(param)
         return list(batches.values())
+
+    @contextmanager
+    def _state(self, params: list[Tensor]) -> Iterator[dict[str, Tensor]]:
+        """The stacked state of ``params``; what is new in it afterwards is kept."""
+        stack = self._stack(params)
+        before = dict(stack)
+        yield stack
+        self._publish(params, {n: s for n, s in stack.items() if s is not before.get(n)})
 
     def _stack(self, params: list[Tensor]) -> dict[str, Tensor]:
         """The stacked state of ``params``.
@@ -114,6 +161,17 @@ class UpdateRule(PlainOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # after load_state_dict and unpickling
         self._stacks = {}
+
+
+def gradients(params: list[Tensor]) -> Tensor:
+    """The gradients of parameters of one shape, stacked: (B, *shape), a copy."""
+    return torch.stack([param.grad for param in params])  # type: ignore[misc]
+
+
+def orthogonal(matrix: Tensor, group: Group) -> Tensor:
+    """The polar factor of ``matrix``, computed as ``polar`` and ``ns_*`` of ``group`` say."""
+    dtype = getattr(torch, group["ns_dtype"])
+    return polar(matrix, method=group["polar"], steps=group["ns_steps"], dtype=dtype)
 
 
 class MatrixOptimizer(UpdateRule):

@@ -1,4 +1,4 @@
-"""Muon: momentum orthogonalised by Newton-Schulz.
+"""Muon: orthogonalised momentum, by Newton-Schulz or another ``polar`` of linalg.py.
 
 Source: Jordan et al. (2024), "Muon: an optimizer for hidden layers"; the scale match_rms is
 from Liu et al. (2025), "Muon is scalable for LLM training".
@@ -22,9 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gptopt.config.types import Count, Decay, NonNegative, Positive
-from gptopt.optim.base import Group, MatrixOptimizer
-from gptopt.optim.linalg import newton_schulz
+from gptopt.config.types import Count, Decay, NonNegative, PolarMethod, Positive, ProductDtype
+from gptopt.optim.base import Group, MatrixOptimizer, orthogonal
 
 
 class Muon(MatrixOptimizer):
@@ -37,9 +36,7 @@ class Muon(MatrixOptimizer):
         buffer = state["momentum_buffer"]
         buffer.lerp_(grad, 1 - group["momentum"])  # (1)
         lookahead = grad.lerp_(buffer, group["momentum"]) if group["nesterov"] else buffer  # (2)
-        dtype = getattr(torch, group["ns_dtype"])
-        orthogonal = newton_schulz(lookahead, steps=group["ns_steps"], dtype=dtype)  # (3)
-        return length(group["scale"], *grad.shape[-2:]) * orthogonal  # (4)
+        return length(group["scale"], *grad.shape[-2:]) * orthogonal(lookahead, group)  # (3, 4)
 
 
 def length(rule: str, m: int, n: int) -> float:
@@ -57,8 +54,9 @@ def build(
     lr: Positive,
     momentum: Decay,
     nesterov: bool,
+    polar: PolarMethod,
     ns_steps: Count,
-    ns_dtype: Literal["bfloat16", "float32", "float64"],
+    ns_dtype: ProductDtype,
     scale: Literal["original", "match_rms", "none"],
     weight_decay: NonNegative,
 ) -> Muon:
@@ -68,6 +66,7 @@ def build(
         lr=lr,
         momentum=momentum,
         nesterov=nesterov,
+        polar=polar,
         ns_steps=ns_steps,
         ns_dtype=ns_dtype,
         scale=scale,

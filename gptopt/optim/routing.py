@@ -8,16 +8,18 @@ Roles named in ``no_decay`` are not decayed, whichever rule drives them.
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
 from gptopt.config.resolve import load_part
 from gptopt.config.types import Role
 from gptopt.optim import adamw
-from gptopt.optim.base import Group
+from gptopt.optim.base import Group, PlainOptimizer
 
 COMMON = ("name", "no_decay", "aux")
 """Keys of optimizer_params that this file reads; the optimizer's ``build`` gets the others."""
@@ -39,6 +41,7 @@ class RoutedOptimizer:
         settings: Iterable[str],
     ) -> None:
         self.rules = rules
+        self._asking = [rule for rule in rules if isinstance(rule, PlainOptimizer)]
         self._settings = {*settings, "initial_lr"}
         homes: dict[int, Group] = {}
         for group in self.param_groups:
@@ -64,6 +67,44 @@ class RoutedOptimizer:
         ``lr`` to ``initial_lr`` times its multiplier before each step.
         """
         return [group for rule in self.rules for group in rule.param_groups]
+
+    def attach(self, model: torch.nn.Module) -> None:
+        """Lets rules that need more than gradients watch ``model``; once, before training."""
+        for rule in self._asking:
+            rule.attach(model)
+
+    @property
+    def wants_loss(self) -> bool:
+        """Whether ``observe`` is to be called before each step."""
+        return any(rule.wants_loss for rule in self._asking)
+
+    def observe(self, loss: Tensor) -> None:
+        """Takes the training loss, mean over processes: 0-dimensional."""
+        for rule in self._asking:
+            rule.observe(loss)
+
+    @property
+    def totals(self) -> list[Tensor]:
+        """Tensors that are to be summed over processes before each step, in place."""
+        return [total for rule in self._asking for total in rule.totals]
+
+    def forget(self) -> None:
+        """To be called after each step, also after one that was left out."""
+        for rule in self._asking:
+            rule.forget()
+
+    @property
+    def has_eval_weights(self) -> bool:
+        """Whether the weights to evaluate are others than those in training."""
+        return any(rule.has_eval_weights for rule in self._asking)
+
+    @contextmanager
+    def eval_weights(self) -> Iterator[None]:
+        """Parameters hold the weights to evaluate inside, and those in training after it."""
+        with ExitStack() as stack:
+            for rule in self._asking:
+                stack.enter_context(rule.eval_weights())
+            yield
 
     def step(self) -> None:
         """Lets each rule update its parameters."""

@@ -56,3 +56,17 @@ def test_devices_are_counted_from_the_environment(monkeypatch):
     assert resolvers.device_count() == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert resolvers.device_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("0.0", "0"), ("3.0", "3"), ("1e-3", "0.001"), ("7", "7"), ("x", "x")]
+)
+def test_a_number_has_one_way_to_be_written(value, text):
+    config = OmegaConf.create(f"{{a: {value}, name: 'wd-${{num:${{a}}}}'}}")
+    assert config.name == f"wd-{text}"
+
+
+def test_first_is_the_first_that_is_not_null():
+    config = OmegaConf.create({"a": None, "b": 0, "c": "${first:${a},${b},7}"})
+    assert config.c == 0
+    assert resolvers.first(None, None) is None

@@ -1,5 +1,7 @@
 """The arithmetic of batches, devices and lengths, against numbers worked out by hand."""
 
+import re
+
 import pytest
 
 from gptopt.config import solver
@@ -55,14 +57,13 @@ CONTRADICTIONS = [
 @pytest.mark.parametrize(("given", "message"), CONTRADICTIONS)
 def test_contradicting_batch_is_refused_with_its_numbers(given, message):
     batch, total, steps, devices = given
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)):
         solver.solve_batch(
             batch_size=batch,
             global_batch_size=total,
             accumulation_steps=steps,
             data_parallel_size=devices,
         )
-    assert message in str(caught.value)
 
 
 LENGTHS = [
@@ -104,7 +105,7 @@ def test_the_tightest_limit_is_the_length(given, steps):
     ],
 )
 def test_a_run_without_steps_is_refused(given, message):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)):
         solver.solve_length(
             max_steps=given[0],
             max_tokens=given[1],
@@ -113,7 +114,6 @@ def test_a_run_without_steps_is_refused(given, message):
             global_batch_size=8,
             windows=given[3],
         )
-    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,9 @@ def test_devices_are_shared_out(data, tensor, available, expected):
 @pytest.mark.parametrize(("data", "tensor", "available", "total"), [(3, 2, 4, 6), (2, 1, 1, 2)])
 def test_devices_that_are_not_there_are_refused(data, tensor, available, total):
     sizes = {"data_parallel_size": data, "tensor_parallel_size": tensor}
-    with pytest.raises(ValueError) as caught:
-        solver.check_devices(sizes, available)
     sentence = f"Total devices ({total}) must match available GPUs ({available})"
-    assert str(caught.value).startswith(sentence)
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        solver.check_devices(sizes, available)
 
 
 @pytest.mark.parametrize(
@@ -154,10 +153,9 @@ def test_fractions_of_a_schedule_become_steps():
     assert solved == {"warmup_steps": 10, "decay_steps": 40, "min_lr_ratio": 0.1}
 
 
-def test_two_names_for_one_length_are_refused_by_both_names():
+def test_a_length_in_steps_goes_before_its_fraction():
     schedule = {"name": "linear", "warmup_steps": 5, "warmup_fraction": 0.1}
-    with pytest.raises(ValueError, match=r"warmup_steps=5 and lr_scheduler\.warmup_fraction=0\.1"):
-        solver.solve_schedule(schedule, 100)
+    assert solver.solve_schedule(schedule, 100) == {"warmup_steps": 5}
 
 
 def test_a_schedule_longer_than_the_run_is_refused():

@@ -59,10 +59,7 @@ WRONG = {
         ("lr_scheduler.name=cosin", "lr_scheduler.name='cosin' is unknown. Did you mean 'cosine'?"),
         ("lr_scheduler.min_lr_ratio=2", "it takes a number at least 0 and at most 1."),
         ("lr_scheduler.decay_shape=lin", "Did you mean 'linear'?"),
-        (
-            "lr_scheduler.warmup_steps=5",
-            "lr_scheduler.warmup_steps=5 and lr_scheduler.warmup_fraction=0.05 both say how long",
-        ),
+        ("lr_scheduler.warmup_steps=290", "warmup_steps 290 + decay_steps 120 are more than"),
         ("lr_scheduler.warmup_fraction=0.7", "are more than the run's 300 steps"),
         ("lr_scheduler.decay_shape=exponential", "min_lr_ratio=0: an exponential decay never"),
     ],
@@ -71,6 +68,7 @@ WRONG = {
         ("data=text", "data.path has no value yet; give it one: data.path=..."),
         ("data.format=txt", "there is no gptopt/data/formats/txt.py (yet). Did you mean 'text'?"),
         ("data.val_evry=2", "data.val_evry=2: there is no such key. Did you mean 'val_every'?"),
+        ("data.val_every=0", "data.val_every=0: it takes a whole number at least 1."),
         ("data.val_every=2.5", "data.val_every=2.5: it takes a whole number at least 1."),
         ("data.val_every=1", "data.val_every=1 would hold out every file; it takes at least 2"),
         ("data=fineweb1B", "model.config.vocab_size=256: data=fineweb1B has token ids up to 50256"),
@@ -196,7 +194,10 @@ CONTRADICTIONS = [
     (["data=grammar", "data.val_split=3000000"], "would hold out all of the data.tokens=2097152"),
     (["+logging=wandb", "logging.trackers.wandb.mode=ofline"], "Did you mean 'offline'?"),
     (["+logging=wandb", "logging.trackers.wandb.projct=x"], "Did you mean 'project'?"),
-    (["training=fineweb1B", "data=stdlib", "data.train=x"], "data takes: name, format, val_every"),
+    (
+        ["training=fineweb1B", "model=gpt2", "data=stdlib", "data.train=x"],
+        "data takes: name, format, val_every",
+    ),
 ]
 
 
@@ -240,6 +241,38 @@ def test_all_problems_stand_in_one_report_with_the_place_they_come_from():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("choice", "override"),
+    [
+        ("model=nope", f"{TRAINING}.context_length=1024"),
+        ("model=nope", "model.config.n_experts=4"),
+        ("optimizer=nope", f"{PARAMS}.momentum=0.9"),
+        ("data=nope", "data.path=notes.txt"),
+        ("data=nope", "model.config.vocab_size=99"),
+        ("training=nope", f"{TRAINING}.max_steps=null"),
+    ],
+)
+def test_what_may_suit_the_option_that_was_meant_is_not_reported(choice, override):
+    with pytest.raises(ConfigError) as caught:
+        compose([choice, override])
+    assert [problem.key for problem in caught.value.problems] == [choice.split("=")[0]]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=glob(zzz*)", "model=glob(zzz*): it fits none of: gpt-large,"),
+        (f"{PARAMS}.lr=interval(0.1,1)", "give values or a range"),
+        ("optimizer=adamw,,muon", "cannot be read"),
+    ],
+)
+def test_a_sweep_that_cannot_be_listed_is_one_problem(override, message):
+    with pytest.raises(ConfigError) as caught:
+        points([override])
+    assert message in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
 def test_one_cause_is_told_once_though_the_name_of_the_run_fails_for_it_too():
     with pytest.raises(ConfigError) as caught:
         compose([f"{TRAINING}.seed=${{oc.env:NOT_SET}}"])
@@ -276,12 +309,13 @@ def test_a_sweep_tells_each_problem_once_and_the_run_only_where_it_matters():
 
 def shards(folder, top):
     """Two raw files of 16-bit ids below ``top``."""
-    ids = np.random.default_rng(0).integers(0, top, size=5000).astype("<u2")
+    random = np.random.default_rng(0)
     for name in ("train_0.bin", "val_0.bin"):
-        ids.tofile(folder / name)
+        random.integers(0, top, size=5000).astype("<u2").tofile(folder / name)
 
 
-RAW = ["data=bin", "data.train=train_*.bin", "data.val=val_*.bin", "data.dtype=uint16"]
+SHARDS = ["data=bin", "data.train=train_*.bin", "data.val=val_*.bin", "data.dtype=uint16"]
+RAW = [*SHARDS, f"{LOGGING}.eval_tokens=null"]
 AT_START = {
     "a corpus that was never prepared": (
         ["data=fineweb1B", "model=gpt-small"],
@@ -296,7 +330,7 @@ AT_START = {
         "model.config.vocab_size=500 takes ids below 500",
     ),
     "a corpus smaller than a batch": (
-        [*RAW, "model=gpt2", f"{TRAINING}.context_length=1024", f"{LOGGING}.eval_tokens=null"],
+        [*RAW, "model=gpt2", f"{TRAINING}.context_length=1024"],
         65,
         "5,000 training tokens make 4 windows",
     ),
@@ -364,6 +398,7 @@ def start(folder, *arguments):
             ["To prepare it: gptopt data prepare"],
         ),
         (["--config-dir=/tmp"], 2, ["give a whole tree with --config-path"]),
+        (["-m", "--cfg", "job"], 2, ["Only one of --run, --multirun, --cfg"]),
     ],
 )
 def test_a_process_answers_with_its_exit_code_and_leaves_nothing(

@@ -31,16 +31,23 @@ ROLES = {name: role for name, (role, _) in PARAMETERS.items()}
 
 
 class Toy(torch.nn.Module):
-    """Normal weights, and for each a target somewhere else."""
+    """Normal weights, and for each a target somewhere else.
+
+    Each matrix also is the weight of a layer, for optimizers that look at what enters it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.layers = torch.nn.ModuleDict()
         numbers = torch.Generator().manual_seed(0)
         self.target = {}
         for name, (_, shape) in PARAMETERS.items():
             weight = torch.randn(shape, generator=numbers)
             self.register_parameter(name, torch.nn.Parameter(weight))
             self.target[name] = weight + 2 * torch.randn(shape, generator=numbers).sign()
+            if ROLES[name] == "matrix":
+                self.layers[name] = torch.nn.Linear(shape[1], shape[0], bias=False)
+                self.layers[name].weight = getattr(self, name)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Copies of all weights."""
@@ -52,12 +59,17 @@ class Toy(torch.nn.Module):
         return {name: (w - self.target[name]).square().sum().item() / 2 for name, w in weights}
 
     def set_gradients(self, step: int, without: Iterable[str] = ()) -> None:
-        """The slopes of the losses, plus noise that is the same at the same step."""
+        """The slopes of the losses, plus noise that is the same at the same step.
+
+        Layers see inputs that are the same at the same step.
+        """
         noise = torch.Generator().manual_seed(step)
         for name, param in self.named_parameters():
             slope = param.detach() - self.target[name]
             slope += 0.1 * torch.randn(param.shape, generator=noise)
             param.grad = None if name in without else slope
+        for layer in self.layers.values():
+            layer(torch.randn(32, layer.in_features, generator=noise))
 
 
 def read_params(file: Path) -> dict[str, Any]:
@@ -78,8 +90,23 @@ def runnable() -> list[str]:
     return [file.stem for file in files if find_part("optim", read_params(file)["name"])]
 
 
-def build(params: dict[str, Any], model: torch.nn.Module) -> RoutedOptimizer:
-    return build_optimizer(params, model.named_parameters(), ROLES)
+def build(
+    params: dict[str, Any], model: torch.nn.Module, names: Iterable[str] | None = None
+) -> RoutedOptimizer:
+    """The optimizer of all parameters of ``model``, or of those named."""
+    named = model.named_parameters()
+    if names is not None:
+        named = ((name, getattr(model, name)) for name in names)
+    optimizer = build_optimizer(params, named, ROLES)
+    optimizer.attach(model)
+    return optimizer
+
+
+def take_step(model: Toy, optimizer: RoutedOptimizer) -> None:
+    """Updates the weights as a training loop does, once the gradients are there."""
+    optimizer.observe(torch.tensor(sum(model.losses().values())))
+    optimizer.step()
+    optimizer.forget()
 
 
 def write_docs_example(directory: Path) -> list[Path]:

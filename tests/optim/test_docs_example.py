@@ -21,35 +21,35 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(HYDRA_CONF, tmp_path / "hydra_conf")
     files = write_docs_example(tmp_path)
     assert [str(file.relative_to(tmp_path)) for file in files] == [
-        "gptopt/optim/signum.py",
-        "hydra_conf/optimizer/signum.yaml",
+        "gptopt/optim/nsgd.py",
+        "hydra_conf/optimizer/nsgd.yaml",
     ]
     monkeypatch.setenv("GPTOPT_PLUGINS", str(tmp_path / "gptopt"))
     return tmp_path / "hydra_conf"
 
 
 def test_the_example_composes_with_overrides(conf: Path) -> None:
-    config = compose(["optimizer=signum", "optimizer.optimizer_params.lr=3e-4"], config_dir=conf)
-    assert config.optimizer.optimizer_params["lr"] == 3e-4
-    assert config.optimizer.optimizer_params["name"] == "signum"
+    config = compose(["optimizer=nsgd", "optimizer.optimizer_params.lr=3e-2"], config_dir=conf)
+    assert config.optimizer.optimizer_params["lr"] == 3e-2
+    assert config.optimizer.optimizer_params["name"] == "nsgd"
 
 
 def test_the_message_in_the_docs_is_the_one_given(conf: Path) -> None:
     override = "optimizer.optimizer_params.momentum=1.5"
     with pytest.raises(ConfigError) as error:
-        compose(["optimizer=signum", override], config_dir=conf)
+        compose(["optimizer=nsgd", override], config_dir=conf)
     message = next(line for line in DOCS.read_text("utf-8").splitlines() if override in line)
     assert message in str(error.value)
 
 
-def test_the_example_steps_along_the_sign_of_its_momentum(conf: Path) -> None:
-    params = read_params(conf / "optimizer" / "signum.yaml")
+def test_the_example_steps_along_its_momentum_of_length_one(conf: Path) -> None:
+    params = read_params(conf / "optimizer" / "nsgd.yaml")
     params |= {"lr": 0.1, "momentum": 0.75, "weight_decay": 0.0}
     weight = torch.nn.Parameter(torch.zeros(3))
     optimizer = build_optimizer(params, [("weight", weight)], {"weight": "vector"})
-    # M = G / 4 = (-0.25, 0.25, 0), then 0.75 M + G / 4 = (-0.0625, -0.0625, 0.25).
-    weight.grad = torch.tensor([-1.0, 1.0, 0.0])
+    # M = G / 4 = (-3, 0, 4) has length 5, and so has then 0.75 M + G / 4 = (0, 3, 4).
+    weight.grad = torch.tensor([-12.0, 0.0, 16.0])
     optimizer.step()
-    weight.grad = torch.tensor([0.5, -1.0, 1.0])
+    weight.grad = torch.tensor([9.0, 12.0, 4.0])
     optimizer.step()
-    torch.testing.assert_close(weight.data, torch.tensor([0.2, 0.0, -0.1]))
+    torch.testing.assert_close(weight.data, torch.tensor([0.06, -0.06, -0.16]))

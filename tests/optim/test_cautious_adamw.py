@@ -1,0 +1,44 @@
+"""Cautious AdamW against its equations in numpy, and what caution means."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from optim_toy import from_yaml
+from oracle import SHAPES, Array, assert_follows, gradients, start
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_cautious_adamw_equals_its_equations(weight_decay: float) -> None:
+    b1, b2, eps, lr = 0.9, 0.98, 1e-8, 0.02
+
+    def oracle(w: Array, grads: list[Array]) -> Array:
+        m, v = np.zeros_like(w), np.zeros_like(w)
+        for t, g in enumerate(grads, 1):
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * g**2
+            u = (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+            kept = u * g > 0
+            u = np.where(kept, u * w.size / max(kept.sum(), 1e-3 * w.size), 0)
+            w = w - lr * (u + weight_decay * w)
+        return w
+
+    settings = {"lr": lr, "betas": [b1, b2], "eps": eps, "weight_decay": weight_decay}
+    assert_follows(from_yaml("cautious-adamw", **settings), oracle)
+
+
+def test_no_entry_moves_against_its_gradient() -> None:
+    params = from_yaml("cautious-adamw", betas=[0.9, 0.99], weight_decay=0.0)
+    weights, optimizer = start(params, torch.float64, SHAPES)
+    held = 0
+    for step in range(24):
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        for name, grad in gradients(step, SHAPES).items():
+            weights[name].grad = grad.double()
+        optimizer.step()
+        for name, weight in weights.items():
+            move = weight.detach() - before[name]
+            assert (move * weight.grad <= 0).all()
+            held += int((move == 0).sum())
+    assert held > 0

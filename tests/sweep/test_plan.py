@@ -1,0 +1,196 @@
+"""From points to checked runs: identity, directory, state, and one report of all problems."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gptopt import layout
+from gptopt.config import identity
+from gptopt.config.checks import ConfigError
+from gptopt.config.compose import compose, compose_all, points
+from gptopt.config.identity import run_directory
+from gptopt.state import State
+from gptopt.sweep import params
+from gptopt.sweep.listing import lines
+from gptopt.sweep.plan import plan, summary
+
+PARAMS = sorted((layout.PROJECT / "params").glob("*.json"))
+SEED = "training.training_params.seed"
+
+
+@pytest.mark.parametrize("file", PARAMS, ids=lambda file: file.name)
+def test_every_parameter_file_of_the_project_can_be_planned(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    planned = plan(file, [], max_runs=1000)
+    assert len(planned.runs) == params.read(file).size
+    assert planned.notes == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_alias_stands_for_a_key_that_some_optimizer_has():
+    composed = [compose([f"optimizer={name}"]).source.composed for name in ("adamw", "muon")]
+
+    def has(tree, path):
+        first, _, rest = path.partition(".")
+        return first in tree and (not rest or has(tree[first], rest))
+
+    for alias, path in params.aliases().items():
+        assert any(has(yaml.safe_load(text), path) for text in composed), alias
+
+
+def test_a_sweep_file_and_m_mean_the_same_directories(planned):
+    ours = planned({"optimizer": ["adamw", "muon"], "lr": [3e-4, 0.01], "steps": 7})
+    hydra = ["optimizer=adamw,muon", "optimizer.optimizer_params.lr=3e-4,0.01"]
+    theirs = compose_all(points([*hydra, "training.training_params.max_steps=7"]))
+    assert [run.run for run in ours.runs] == [run_directory(config) for config in theirs]
+    assert [run.run_id for run in ours.runs] == [config.run_id for config in theirs]
+
+
+def test_planning_twice_gives_the_same_and_creates_nothing(planned, tmp_path):
+    content = {"lr": [0.001, 0.002], "seed": [0, 1]}
+    assert planned(content) == planned(content)
+    assert [path.name for path in tmp_path.iterdir()] == ["a sweep.json"]
+
+
+def test_points_that_mean_the_same_run_are_merged_with_a_note(planned):
+    # 0.001 is AdamW's own learning rate, and 1e-3 another way to write it.
+    same = planned({"$each": [{"lr": [0.001, 0.002, 1e-3]}, {"optimizer": "adamw"}]})
+    assert [run.index for run in same.runs] == [0, 1]
+    assert same.notes == ["runs 0, 2, 3 are the same run: it is done once."]
+
+
+def test_what_does_not_change_the_run_does_not_make_another(planned):
+    same = planned({"logging.logging_params.log_interval": [1, 2]})
+    assert len(same.runs) == 1
+
+
+def test_finished_runs_are_not_done_again_and_a_new_value_adds_only_its_own(planned):
+    first = planned({"lr": [0.001, 0.002, 0.003]})
+    for run, marker in zip(first.runs, ("completed", "diverged", "failed"), strict=True):
+        run.run.mkdir(parents=True)
+        (run.run / layout.TERMINAL[marker]).write_text("{}")
+    again = planned({"lr": [0.001, 0.002, 0.003, 0.004]})
+    assert [run.index for run in again.to_do] == [2, 3]
+    words = "4 runs: 1 completed, 1 diverged, 2 to do (1 failed before)"
+    assert again.summary() == words
+
+
+def test_runs_with_a_job_in_the_queue_are_left_alone(planned):
+    both = planned({"seed": [0, 1]})
+    waiting = both.with_pending({both.runs[1].run})
+    assert [run.index for run in waiting.to_do] == [0]
+    assert waiting.summary() == "2 runs: 1 pending, 1 to do"
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        (["queued"], "1 run: 1 to do"),
+        (["completed"] * 2, "2 runs: 2 completed, nothing to do"),
+        (
+            ["completed"] * 12 + ["diverged"] + ["running"] * 2 + ["queued"] * 5,
+            "20 runs: 12 completed, 1 diverged, 2 running, 5 to do",
+        ),
+        (
+            ["preempted", "interrupted", "failed", "queued"],
+            "4 runs: 4 to do (1 failed before, 1 interrupted before, 1 preempted before)",
+        ),
+    ],
+)
+def test_the_counts_are_told_in_a_line(planned, states, words):
+    run = planned({"seed": 0}).runs[0]
+    assert summary([replace(run, state=State(state)) for state in states]) == words
+
+
+def test_a_listing_shows_only_what_differs(planned):
+    both = planned({"optimizer": "muon", "seed": [3, 4]})
+    assert [line.split() for line in lines(both.runs)] == [
+        ["0", "queued", f"{SEED}=3"],
+        ["1", "queued", f"{SEED}=4"],
+    ]
+
+
+def test_overrides_of_the_command_line_win_over_the_file(planned):
+    both = planned({"optimizer": "sgd", "lr": [1, 2]}, "optimizer=muon", f"{SEED}=5")
+    assert {run.run.parent.name for run in both.runs} == {"muon"}
+    assert both.runs[0].overrides == [
+        "optimizer.optimizer_params.lr=1",
+        "optimizer=muon",
+        f"{SEED}=5",
+    ]
+
+
+def test_a_job_is_told_absolute_paths_and_the_name_of_its_sweep(planned, tmp_path):
+    (run,) = planned({"seed": 0}, r"paths.output_dir='~/it\'s here'").runs
+    assert run.frozen == [
+        "paths.sweep='a_sweep'",
+        rf"paths.output_dir='{Path.home()}/it\'s here'",
+        f"paths.data_root='{tmp_path}/data'",
+    ]
+
+
+def test_the_value_of_another_key_can_be_inserted(planned):
+    values = {"+args.rate": [0.002, 0.003], "lr": "${args.rate}"}
+    named = [run.run.name for run in planned(values).runs]
+    assert ["lr-0.002" in named[0], "lr-0.003" in named[1]] == [True, True]
+
+
+WRONG = {
+    "a value of every kind": (
+        {"lr": ["abc", -1], "seed": 0.5},
+        [
+            "a sweep.json, run 0: optimizer.optimizer_params.lr='abc': it takes a number",
+            "a sweep.json, run 1: optimizer.optimizer_params.lr=-1: it takes a number above 0",
+            "a sweep.json: training.training_params.seed=0.5: it takes a whole number",
+        ],
+    ),
+    "a list that was meant as one value": (
+        {"betas": [0.9, 0.95]},
+        ["A list is swept; for one list write [[0.9, 0.95]]."],
+    ),
+    "a key of the other optimizer": (
+        {"optimizer": ["adamw", "muon"], "ns_steps": 3},
+        ["run 0: optimizer.optimizer_params.ns_steps=3: there is no such key", "block of $each"],
+    ),
+    "an unknown option": ({"optimizer": ["adamw", "muom"]}, ["Did you mean 'muon'?"]),
+    "a group that needs no plus": ({"+optimizer": "muon"}, ["write optimizer='muon' instead"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_is_told_with_its_run(planned, tmp_path, name):
+    content, messages = WRONG[name]
+    with pytest.raises(ConfigError) as error:
+        planned(content)
+    for message in messages:
+        assert message in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a sweep.json"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("+force", "+force redoes a single run"),
+        ("model", "'model' cannot be read"),
+        ("training.training_params.seed=0,1", "a list of choices needs -m"),
+        ("cluster=nowhere", "there is no hydra_conf/cluster/nowhere.yaml"),
+    ],
+)
+def test_wrong_overrides_for_all_runs_are_told(planned, extra, message):
+    with pytest.raises(ConfigError) as error:
+        planned({"seed": [0, 1]}, extra)
+    assert message in str(error.value)
+
+
+def test_more_runs_than_expected_are_refused_before_they_are_composed(planned):
+    many = list(range(10_000))
+    with pytest.raises(ConfigError, match="100,000,000 runs; raise the limit of 100 with --max"):
+        planned({"seed": many, "data_seed": many})
+
+
+def test_two_runs_in_one_directory_are_refused(planned, monkeypatch):
+    monkeypatch.setattr(identity, "DIGITS", 1)  # 17 runs, 16 names
+    with pytest.raises(ConfigError, match=r"runs \d+ and \d+ would both write .*/same-"):
+        planned({"paths.run_name": "same", "seed": list(range(17))})

@@ -1,0 +1,439 @@
+"""The loop: what a step is, what a resume takes along, and what is done about NaN."""
+
+import copy
+import functools
+import json
+import math
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from tiny import checkpoints, in_step, marker, result, rows, stopped_at, tiny
+
+import gptopt
+from gptopt import checkpoint, layout, training
+from gptopt.data import open_corpus
+from gptopt.data.loader import Loader
+from gptopt.run import run_directory
+from gptopt.state import read_state
+
+NO_DROPOUT = tuple(f"model.config.dropout_{where}=0.0" for where in ("embd", "attn", "resid"))
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What a run leaves that nobody disturbs."""
+    return result(gptopt.train(tiny(tmp_path_factory.mktemp("undisturbed"))).run)
+
+
+def losses(run, event="train"):
+    return [row[f"{event}_loss"] for row in rows(run) if f"{event}_loss" in row]
+
+
+def task_log(run):
+    return (run / layout.TASK_LOG).read_text()
+
+
+# --- one step -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation_steps"), [(4, 2), (2, 4), (1, 8)])
+def test_accumulation_is_the_same_batch_in_parts(tmp_path, batch_size, accumulation_steps):
+    # float32 sums in another order: 1e-6 of losses around 5 is some units in the last place
+    def train(batch, parts):
+        config = tiny(
+            tmp_path / str(batch),
+            *NO_DROPOUT,
+            f"training.training_params.batch_size={batch}",
+            f"training.training_params.accumulation_steps={parts}",
+            "logging.logging_params.eval_batch_size=4",
+        )
+        run = gptopt.train(config).run
+        return np.array(losses(run)), np.array(losses(run, "val"))
+
+    whole, parts = train(8, 1), train(batch_size, accumulation_steps)
+    np.testing.assert_allclose(parts[0], whole[0], rtol=0, atol=1e-6 * whole[0].max())
+    np.testing.assert_allclose(parts[1], whole[1], rtol=0, atol=1e-6 * whole[1].max())
+
+
+def test_validation_loss_does_not_depend_on_the_evaluation_batch_size(tmp_path):
+    # 500 tokens are 15.6 windows of 32: the last batch is a part of one. 1e-6 as above.
+    found = []
+    for size in (1, 3, 16, 64):
+        config = tiny(tmp_path / str(size), f"logging.logging_params.eval_batch_size={size}")
+        run = gptopt.train(config).run
+        found.append(losses(run, "val"))
+        assert marker(run)["weights"]
+    np.testing.assert_allclose(found, [found[0]] * 4, rtol=0, atol=1e-6)
+
+
+def test_evaluating_more_often_changes_no_weight(tmp_path, expected):
+    run = gptopt.train(tiny(tmp_path, "logging.logging_params.eval_interval=1")).run
+    assert marker(run)["weights"] == expected[0]
+
+
+def test_saving_more_often_changes_no_weight(tmp_path, expected):
+    config = tiny(tmp_path, "checkpoint.save_interval=1", "checkpoint.save_minutes=0.00001")
+    assert result(gptopt.train(config).run) == expected
+
+
+def test_each_forward_takes_the_next_windows_of_the_order(tmp_path):
+    seen, forward = [], training.training_loss
+
+    def spy(logits, targets, **settings):
+        seen.append(targets.clone())
+        return forward(logits, targets, **settings)
+
+    config = tiny(tmp_path, "training.training_params.max_steps=3")
+    with mock.patch.object(training, "training_loss", spy):
+        gptopt.train(config)
+    corpus = open_corpus(config.data, config.paths.data_root)
+    at_once = Loader(
+        corpus.train,
+        context_length=32,
+        batch_size=12,
+        seed=0,
+        shuffle=True,
+        rank=0,
+        world_size=1,
+    )
+    assert torch.equal(torch.cat(seen), at_once.next_batch()[1])
+
+
+def test_gradients_are_clipped_to_the_norm_of_the_whole_batch(tmp_path):
+    norms, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters, limit):
+        before = clip(parameters, limit)
+        after = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        norms.append((before.item(), after.item()))
+        return before
+
+    config = tiny(tmp_path, "training.training_params.max_grad_norm=0.1")
+    with mock.patch("torch.nn.utils.clip_grad_norm_", spy):
+        gptopt.train(config)
+    logged = [row["grad_norm"] for row in rows(run_directory(config)) if row["event"] == "train"]
+    assert logged == [before for before, _ in norms]
+    assert len(norms) == 24  # once a step, not once a forward
+    # torch scales by limit / (norm + 1e-6)
+    assert all(after <= min(before, 0.1) * (1 + 1e-5) for before, after in norms)
+
+
+# --- resume -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "nadamw", "sgd", "muon"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, optimizer, dtype):
+    settings = (f"optimizer={optimizer}", f"training.training_params.dtype={dtype}")
+    undisturbed = gptopt.train(tiny(tmp_path / "undisturbed", *settings))
+    config = tiny(tmp_path / "stopped", *settings)
+    stopped_at(config, 9)
+    assert gptopt.train(config).step == 24
+    assert result(run_directory(config)) == result(undisturbed.run)
+
+
+def test_a_resumed_float16_run_keeps_its_loss_scale(tmp_path):
+    settings = ("training.training_params.dtype=float16", *NO_DROPOUT)
+    undisturbed = gptopt.train(tiny(tmp_path / "undisturbed", *settings))
+    config = tiny(tmp_path / "stopped", *settings)
+    run = stopped_at(config, 9)
+    saved = checkpoint.load(layout.checkpoint_dir(run, 9)).state
+    assert saved["scaler"]["scale"] > 0
+    gptopt.train(config)
+    assert result(run) == result(undisturbed.run)
+
+
+@pytest.mark.parametrize("piece", ["random", "loader", "optimizer", "model", "progress"])
+def test_every_piece_of_the_state_is_needed(tmp_path, expected, piece):
+    """Puts the piece of another step into the checkpoint: the run must not end the same."""
+    config = tiny(tmp_path, "checkpoint.keep_last=3")
+    run = stopped_at(config, 9)
+    state = checkpoint.load(layout.checkpoint_dir(run, 9)).state
+    other = copy.deepcopy(checkpoint.load(layout.checkpoint_dir(run, 4)).state)
+    assert state.keys() == other.keys()
+    state[piece] = other[piece]
+    claim = training.Claim.take(run)
+    checkpoint.save(claim, 9, state, metric=None)
+    claim.release()
+    gptopt.train(config)
+    assert result(run) != expected
+
+
+@pytest.mark.parametrize(
+    "piece", ["model", "optimizer", "scaler", "loader", "random", "numerics", "progress"]
+)
+def test_a_checkpoint_without_a_piece_is_refused(tmp_path, piece):
+    config = tiny(tmp_path)
+    run = stopped_at(config, 9)
+    state = checkpoint.load(layout.checkpoint_dir(run, 9)).state
+    del state[piece]
+    claim = training.Claim.take(run)
+    checkpoint.save(claim, 9, state, metric=None)
+    claim.release()
+    with pytest.raises(Exception, match=piece):
+        gptopt.train(config)
+
+
+def test_without_the_optimizer_a_resume_starts_its_averages_anew(tmp_path, expected):
+    config = tiny(tmp_path, "checkpoint.load.optimizer=false")
+    stopped_at(tiny(tmp_path), 9)
+    with _states_before_step_1() as states:
+        gptopt.train(config)
+    assert states == [{}]
+    assert marker(run_directory(config))["weights"] != expected[0]
+
+
+def test_with_the_optimizer_a_resume_has_its_averages(tmp_path):
+    stopped_at(tiny(tmp_path), 9)
+    with _states_before_step_1() as states:
+        gptopt.train(tiny(tmp_path))
+    assert {value["step"].item() for value in states[0].values()} == {9.0}
+
+
+def _states_before_step_1():
+    """Collects the optimizer's state as it is before the first step of an attempt."""
+    found, build = [], training.build_optimizer
+
+    class Spy:
+        def __enter__(self):
+            self.patch = mock.patch.object(training, "build_optimizer", self.build)
+            self.patch.start()
+            return found
+
+        def __exit__(self, *_):
+            self.patch.stop()
+
+        def build(self, *args):
+            optimizer = build(*args)
+            step = optimizer.step
+
+            def first():
+                if not found:
+                    found.append(copy.deepcopy(optimizer.state_dict()["state"]))
+                step()
+
+            optimizer.step = first
+            return optimizer
+
+    return Spy()
+
+
+def test_without_the_scheduler_a_resume_warms_up_again(tmp_path):
+    settings = ("lr_scheduler.warmup_steps=5", "lr_scheduler.warmup_fraction=null")
+    run = stopped_at(tiny(tmp_path, *settings), 9)
+    gptopt.train(tiny(tmp_path, *settings, "checkpoint.load.scheduler=false"))
+    rates = [row["lr"] for row in rows(run) if row["event"] == "train"]
+    assert rates[9:15] == rates[:6]
+
+
+def test_without_the_data_a_resume_reads_from_the_start(tmp_path):
+    stopped_at(tiny(tmp_path), 9)
+    seen, load = [], Loader.next_batch
+
+    def spy(loader):
+        seen.append(loader.samples)
+        return load(loader)
+
+    with mock.patch.object(Loader, "next_batch", spy):
+        gptopt.train(tiny(tmp_path, "checkpoint.load.data=false"))
+    assert seen == list(range(0, 15 * 4, 2))  # 15 steps of 2 x 2 windows
+
+
+def test_without_the_model_a_resume_has_fresh_weights(tmp_path):
+    run = stopped_at(tiny(tmp_path), 9)
+    gptopt.train(tiny(tmp_path, "checkpoint.load.model=false"))
+    curve = losses(run)
+    # bytes: a fresh model knows nothing, ln 256 = 5.5
+    assert curve[9] == pytest.approx(math.log(256), abs=0.15)
+    assert curve[8] < curve[9] - 0.2
+
+
+def test_a_run_can_go_back_to_a_step(tmp_path, expected):
+    run = stopped_at(tiny(tmp_path, "checkpoint.keep_last=5"), 13)
+    gptopt.train(tiny(tmp_path, "checkpoint.resume=8"))
+    assert json.loads(layout.attempt_file(run, 2).read_text())["start_step"] == 8
+    assert "step-00000013.superseded" in checkpoints(run)
+    assert result(run) == expected
+
+
+def test_going_back_happens_once_however_often_the_same_command_is_stopped(tmp_path, expected):
+    run = stopped_at(tiny(tmp_path, "checkpoint.keep_last=9"), 13)
+    again = tiny(tmp_path, "checkpoint.keep_last=9", "checkpoint.resume=8")
+    with in_step(3, lambda: (run / layout.STOP_FILE).touch()):
+        assert gptopt.train(again).step == 11
+    with in_step(3, lambda: (run / layout.STOP_FILE).touch()):
+        assert gptopt.train(again).step == 14
+    assert gptopt.train(again).step == 24
+    assert result(run) == expected
+
+
+def test_a_run_can_go_back_to_its_best_checkpoint(tmp_path):
+    run = stopped_at(tiny(tmp_path, "checkpoint.keep_last=9", "checkpoint.save_interval=6"), 15)
+    for step, metric in {6: 1.0, 12: 2.0}.items():
+        path = layout.checkpoint_dir(run, step) / layout.MANIFEST
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"metric": metric}))
+    gptopt.train(tiny(tmp_path, "checkpoint.resume=best"))
+    assert json.loads(layout.attempt_file(run, 2).read_text())["start_step"] == 6
+
+
+def test_a_run_can_start_from_the_checkpoint_of_another(tmp_path, expected):
+    other = stopped_at(tiny(tmp_path / "other"), 9)
+    path = layout.checkpoint_dir(other, 9)
+    run = gptopt.train(tiny(tmp_path / "this", f"checkpoint.resume={path}")).run
+    assert marker(run)["weights"] == expected[0]
+    assert rows(run) == [row for row in expected[1] if row["step"] > 9]
+
+
+def test_init_from_takes_the_weights_alone(tmp_path):
+    other = stopped_at(tiny(tmp_path / "other"), 9)
+    path = layout.checkpoint_dir(other, 9)
+    weights = checkpoint.load(path).state["model"]
+    config = tiny(tmp_path / "this", f"checkpoint.init_from={path}")
+    built, build = [], training.build_optimizer
+
+    def spy(params, named, roles):
+        named = dict(named)
+        built.append({name: parameter.detach().clone() for name, parameter in named.items()})
+        return build(params, named.items(), roles)
+
+    with mock.patch.object(training, "build_optimizer", spy):
+        run = stopped_at(config, 3)
+    assert all(torch.equal(value, weights[name]) for name, value in built[0].items())
+    first = json.loads((run / "metrics.0001.jsonl").read_text().splitlines()[0])
+    assert first["start_step"] == 0
+    # A run that has begun needs the checkpoint it came from no more.
+    (path / checkpoint.STATE).unlink()
+    (path / layout.MANIFEST).unlink()
+    assert gptopt.train(config).state == "completed"
+
+
+def test_other_numerics_are_said_when_a_run_goes_on(tmp_path):
+    config = tiny(tmp_path)
+    run = stopped_at(config, 9)
+    assert "bit-exact" not in task_log(run)
+    numerics = training.numerics
+
+    def other(*args):
+        return numerics(*args) | {"threads": 64}
+
+    with mock.patch.object(training, "numerics", other):
+        gptopt.train(config)
+    assert "this resume is not bit-exact: threads 1 -> 64\n" in task_log(run)
+
+
+def test_other_data_is_said_when_a_run_goes_on(tmp_path):
+    # As with the corpus of the standard library, where another Python is installed meanwhile.
+    config = tiny(tmp_path)
+    run = stopped_at(config, 9)
+    opened = open_corpus(config.data, config.paths.data_root)
+    with mock.patch("gptopt.data.open_corpus", return_value=replace(opened, fingerprint="0" * 64)):
+        gptopt.train(config)
+    assert "this resume is not bit-exact: data " in task_log(run)
+
+
+# --- what is not finite -------------------------------------------------------------------------
+
+POLICY = "training.training_params.nan_policy={}"
+
+
+def _nan_loss(steps, logits, targets, *, loss, calls, **settings):
+    calls.append(0)
+    value = loss(logits, targets, **settings)
+    return value * (math.nan if (len(calls) + 1) // 2 in steps else 1.0)
+
+
+def nan_in(*steps):
+    """While entered, the training loss of these steps is NaN."""
+    spoiled = functools.partial(_nan_loss, steps, loss=training.training_loss, calls=[])
+    return mock.patch.object(training, "training_loss", spoiled)
+
+
+def test_a_nan_ends_the_run_as_diverged_with_the_weights_of_the_step_before(tmp_path, expected):
+    config = tiny(tmp_path)
+    with nan_in(10):
+        ended = gptopt.train(config)
+    assert (ended.state, ended.step, ended.exit_code) == ("diverged", 9, 0)
+    assert ended.reason == "step 10: loss is nan"
+    last = json.loads((ended.run / "metrics.0001.jsonl").read_text().splitlines()[-2])
+    assert (last["step"], last["train_loss"], last["nonfinite"]) == (
+        10,
+        None,
+        {"train_loss": "nan"},
+    )
+    reference = stopped_at(tiny(tmp_path / "reference"), 9)
+    weights = checkpoint.load(layout.checkpoint_dir(reference, 9)).state["model"]
+    assert marker(ended.run, "diverged")["weights"] == training.weights_hash(weights.items())
+    assert checkpoints(ended.run) == ["step-00000004", "step-00000008"]
+    assert marker(ended.run, "diverged")["best"]["step"] == 6
+
+
+def test_a_huge_rate_ends_as_diverged_and_is_not_run_again(tmp_path):
+    config = tiny(tmp_path, "optimizer.optimizer_params.lr=1000")
+    ended = gptopt.train(config)
+    assert (ended.state, ended.exit_code) == ("diverged", 0)
+    assert marker(ended.run, "diverged")["reason"] == ended.reason
+    assert read_state(ended.run).state == "diverged"
+    again = gptopt.train(config)
+    assert (again.state, again.skipped) == ("diverged", True)
+    assert layout.attempt_numbers(ended.run) == [1]
+
+
+def test_policy_raise_fails_the_run(tmp_path):
+    config = tiny(tmp_path, POLICY.format("raise"))
+    with nan_in(10), pytest.raises(FloatingPointError, match="step 10: loss is nan"):
+        gptopt.train(config)
+    assert read_state(run_directory(config)).state == "failed"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_policy_skip_leaves_the_step_out(tmp_path, dtype):
+    config = tiny(tmp_path, POLICY.format("skip"), f"training.training_params.dtype={dtype}")
+    with nan_in(10, 11):
+        ended = gptopt.train(config)
+    assert (ended.state, ended.step) == ("completed", 24)
+    norms = {row["step"]: row.get("param_norm") for row in rows(ended.run) if "param_norm" in row}
+    assert norms[9] == norms[10] == norms[11] != norms[12]
+    assert "step 10 is skipped: loss is nan" in task_log(ended.run)
+
+
+def test_policy_skip_gives_up_after_ten_in_a_row_also_over_a_resume(tmp_path):
+    config = tiny(tmp_path, POLICY.format("skip"))
+    with nan_in(*range(8, 24)):
+        ended = gptopt.train(config)
+    assert (ended.state, ended.step) == ("diverged", 16)  # 8 ... 17 are ten
+    config = tiny(tmp_path / "stopped", POLICY.format("skip"))
+    with nan_in(*range(8, 24)):
+        stopped_at(config, 12)
+    with nan_in(*range(1, 24)):
+        assert (gptopt.train(config).state, gptopt.train(config).step) == ("diverged", 16)
+
+
+def test_a_loss_above_the_limit_is_divergence_too(tmp_path):
+    config = tiny(tmp_path, "training.training_params.divergence_loss=5.3")
+    ended = gptopt.train(config)
+    assert (ended.state, ended.step) == ("diverged", 0)
+    assert "is above divergence_loss 5.3" in ended.reason
+
+
+def test_a_nan_is_never_the_best_checkpoint(tmp_path):
+    config = tiny(
+        tmp_path,
+        "checkpoint.save_interval=6",
+        "checkpoint.keep_last=1",
+        "checkpoint.keep_top_k=1",
+        "checkpoint.monitor=val_loss",
+    )
+    values = iter([math.nan])
+    evaluate = training.evaluate
+
+    def spoiled(*args, **settings):
+        loss = evaluate(*args, **settings)
+        return loss if next(values, None) is None else math.nan
+
+    with mock.patch.object(training, "evaluate", spoiled):
+        ended = gptopt.train(config)
+    assert (ended.state, ended.reason) == ("diverged", "step 6: val_loss is nan")
+    assert marker(ended.run, "diverged")["best"] == {"val_loss": None, "step": None}
