@@ -34,8 +34,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except ValueError as error:  # ConfigError and DataError are some
             click.echo(error, err=True)
-            names = {kind.__name__ for kind in type(error).__mro__}
-            sys.exit(int(ExitCode.DATA if "DataError" in names else ExitCode.CONFIG))
+            sys.exit(int(getattr(error, "exit_code", ExitCode.CONFIG)))
 
     return wrapped
 

@@ -5,6 +5,7 @@ Only the main process of a run writes; in the others a recorder does nothing.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from gptopt import layout
 from gptopt.checkpoint import StorageError
-from gptopt.claim import Claim
+from gptopt.claim import BusyError, Claim
 from gptopt.config.schema import Logging
 from gptopt.progress import RunProgress
 from gptopt.tracking import start_trackers
@@ -47,6 +48,7 @@ class Recorder:
         self.max_steps = max_steps
         self.saved_step = saved_step
         self._status_at = 0.0
+        self._step = start_step
         kind = settings.logging_params.progress if claim else "none"
         self._progress = RunProgress(kind, start_step, max_steps)
         if claim is None:
@@ -66,8 +68,17 @@ class Recorder:
         self._progress.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """The last row of an attempt that an error ended; its trackers stop by themselves then."""
         self._progress.__exit__()
+        if self.claim is None or error is None:
+            return
+        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        with contextlib.suppress(OSError, BusyError):
+            self.claim.fence()
+            self._metrics.write(_stop_row(self._step, state, f"{type(error).__name__}: {error}"))
+        with contextlib.suppress(OSError):
+            self._metrics.close()
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Takes a train or eval row.
@@ -78,6 +89,7 @@ class Recorder:
         if self.claim is None:
             return
         self.claim.fence()
+        self._step = row["step"]
         self._metrics.write(row)
         self._trackers.poll()
         self._progress.show(row)
@@ -109,11 +121,13 @@ class Recorder:
         """The last row of an attempt that ended in good order.
 
         Raises:
+            BusyError: A newer attempt has taken over.
             StorageError: Some rows are not on the disk.
         """
         if self.claim is None:
             return
-        self._metrics.write({"event": "stop", "step": step, "state": state, "reason": reason})
+        self.claim.fence()
+        self._metrics.write(_stop_row(step, state, reason))
         try:
             self._metrics.close()
         except OSError as error:
@@ -123,3 +137,7 @@ class Recorder:
         """Gives the trackers time to store what they have read; after the marker is written."""
         if self.claim is not None:
             self._trackers.finish(seconds)
+
+
+def _stop_row(step: int, state: str, reason: str) -> dict[str, Any]:
+    return {"event": "stop", "step": step, "state": state, "reason": reason}

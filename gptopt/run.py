@@ -11,6 +11,7 @@ no torch, so that all of these answer at once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
@@ -163,10 +164,6 @@ def exit_code_of(error: BaseException) -> ExitCode:
     if (code := getattr(error, "exit_code", None)) is not None:
         return ExitCode(code)
     names = {kind.__name__ for kind in type(error).__mro__}  # by name: torch may not be imported
-    if isinstance(error, ConfigError):
-        return ExitCode.CONFIG
-    if "DataError" in names:
-        return ExitCode.DATA
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
         return ExitCode.OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
@@ -280,11 +277,15 @@ def _pin_threads(config: Config) -> None:
 
 
 class _LogFile:
-    """Everything that is logged also goes to the run's own log while this is entered."""
+    """Everything that is logged also goes to the run's own log while this is entered.
+
+    A full disk costs lines of that log, nothing more.
+    """
 
     def __init__(self, run: Path) -> None:
         self._handler = logging.FileHandler(run / layout.TASK_LOG, encoding="utf-8")
         self._handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        self._handler.handleError = lambda record: None  # type: ignore[method-assign]
 
     def __enter__(self) -> None:
         log.addHandler(self._handler)
@@ -295,7 +296,8 @@ class _LogFile:
             record = logging.LogRecord("gptopt", logging.ERROR, "", 0, words, None, None)
             self._handler.handle(record)
         log.removeHandler(self._handler)
-        self._handler.close()
+        with contextlib.suppress(OSError):
+            self._handler.close()
 
 
 def _log_to_console() -> None:

@@ -3,7 +3,7 @@
 import fcntl
 import functools
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -132,16 +132,17 @@ def _meet(barrier):
     barrier.wait(60)
 
 
-def test_of_two_starts_at_the_same_time_exactly_one_trains(tmp_path):
+@pytest.mark.parametrize("rounds", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_of_two_starts_at_the_same_time_exactly_one_trains(tmp_path, rounds):
     config = tiny(tmp_path, *ENDLESS, "checkpoint.save_interval=null")
     run = run_directory(config)
     barrier = multiprocessing.get_context("forkserver").Barrier(2)
-    for round_ in range(20):
+    for round_ in range(rounds):
         logs = [tmp_path / f"log-{round_}-{number}" for number in (0, 1)]
         both = [start(config, log, functools.partial(_meet, barrier)) for log in logs]
-        until(lambda: any(not process.is_alive() for process in both))
+        multiprocessing.connection.wait([process.sentinel for process in both])
         winner = 0 if both[0].is_alive() else 1
-        until((run / "status.json").exists)
+        until(layout.metrics_file(run, round_ + 1).exists)
         (run / layout.STOP_FILE).touch()
         assert [end(both[winner]), end(both[1 - winner])] == [75, 76], logs[winner].read_text()
         named = f"process {both[winner].pid} on {socket.gethostname()}"

@@ -188,6 +188,8 @@ def test_a_crash_is_recorded_and_a_second_start_tries_again(tmp_path):
     assert found["error"] == "RuntimeError: something broke"
     assert read_state(run).state == status(run)["state"] == "failed"
     assert "Traceback" in (run / layout.TASK_LOG).read_text()
+    last = json.loads((run / "metrics.0001.jsonl").read_text().splitlines()[-1])
+    assert last == {"event": "stop", "step": 1, "state": "failed", "reason": found["error"]}
     assert gptopt.train(config).state == "completed"
     assert not (run / "failed.json").exists()
     assert result(run) == result(undisturbed.run)

@@ -124,8 +124,17 @@ def test_gradients_are_clipped_to_the_norm_of_the_whole_batch(tmp_path):
 # --- resume -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "nadamw", "sgd", "muon"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("optimizer", "dtype"),
+    [
+        ("adamw", "float32"),
+        ("muon", "float32"),
+        ("muon", "bfloat16"),
+        pytest.param("adamw", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("nadamw", "float32", marks=pytest.mark.slow),
+        pytest.param("sgd", "bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, optimizer, dtype):
     settings = (f"optimizer={optimizer}", f"training.training_params.dtype={dtype}")
     undisturbed = gptopt.train(tiny(tmp_path / "undisturbed", *settings))
@@ -418,22 +427,34 @@ def test_a_loss_above_the_limit_is_divergence_too(tmp_path):
     assert "is above divergence_loss 5.3" in ended.reason
 
 
+def evaluated(*values):
+    """While entered, evaluations give these losses."""
+    return mock.patch.object(training, "evaluate", side_effect=values)
+
+
+def test_the_best_checkpoints_by_validation_loss_are_kept(tmp_path):
+    settings = ("checkpoint.save_interval=6", "checkpoint.keep_last=1", "checkpoint.keep_top_k=1")
+    config = tiny(tmp_path, *settings)
+    with evaluated(3.0, 1.0, 2.0, 4.0):
+        run = gptopt.train(config).run
+    assert checkpoints(run) == ["step-00000012", "step-00000024"]
+    assert marker(run)["best"] == {"val_loss": 1.0, "step": 12}
+    config = tiny(tmp_path / "worst", *settings, "checkpoint.mode=max")
+    with evaluated(3.0, 1.0, 2.0, 2.0):
+        run = gptopt.train(config).run
+    assert checkpoints(run) == ["step-00000006", "step-00000024"]
+
+
+def test_the_best_checkpoint_by_training_loss_needs_no_evaluation(tmp_path):
+    settings = ("checkpoint.save_interval=6", "checkpoint.keep_last=1", "checkpoint.keep_top_k=1")
+    by_train = ("checkpoint.monitor=train_loss", "logging.logging_params.eval_interval=null")
+    run = gptopt.train(tiny(tmp_path, *settings, *by_train, "checkpoint.mode=max")).run
+    assert checkpoints(run) == ["step-00000006", "step-00000024"]  # it only falls
+
+
 def test_a_nan_is_never_the_best_checkpoint(tmp_path):
-    config = tiny(
-        tmp_path,
-        "checkpoint.save_interval=6",
-        "checkpoint.keep_last=1",
-        "checkpoint.keep_top_k=1",
-        "checkpoint.monitor=val_loss",
-    )
-    values = iter([math.nan])
-    evaluate = training.evaluate
-
-    def spoiled(*args, **settings):
-        loss = evaluate(*args, **settings)
-        return loss if next(values, None) is None else math.nan
-
-    with mock.patch.object(training, "evaluate", spoiled):
-        ended = gptopt.train(config)
-    assert (ended.state, ended.reason) == ("diverged", "step 6: val_loss is nan")
-    assert marker(ended.run, "diverged")["best"] == {"val_loss": None, "step": None}
+    with evaluated(3.0, math.nan):
+        ended = gptopt.train(tiny(tmp_path, "checkpoint.save_interval=6"))
+    assert (ended.state, ended.reason) == ("diverged", "step 12: val_loss is nan")
+    assert marker(ended.run, "diverged")["best"] == {"val_loss": 3.0, "step": 6}
+    assert checkpoints(ended.run) == ["step-00000006"]

@@ -22,6 +22,7 @@ from gptopt import layout
 from gptopt.config import resolve, schema, solver
 from gptopt.config.resolvers import device_count
 from gptopt.config.types import Cadence, Count, Fraction
+from gptopt.state import ExitCode
 
 SCHEDULES = resolve.PACKAGE / "schedules.py"
 BYTES = 256
@@ -45,6 +46,8 @@ class Problem:
 
 class ConfigError(ValueError):
     """A configuration that cannot be run, with all its problems; ends a process with 2."""
+
+    exit_code = ExitCode.CONFIG
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(dict.fromkeys(problems))

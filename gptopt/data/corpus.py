@@ -7,9 +7,13 @@ from typing import Protocol
 
 import numpy as np
 
+from gptopt.state import ExitCode
+
 
 class DataError(ValueError):
     """Data that cannot be trained on: names the file, the place in it and what to do."""
+
+    exit_code = ExitCode.DATA
 
 
 class MissingDataError(DataError):

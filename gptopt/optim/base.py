@@ -184,11 +184,20 @@ class MatrixOptimizer(UpdateRule):
     def __init__(self, groups: Iterable[Group], **settings: Any) -> None:
         super().__init__(groups, **settings)
         for group in self.param_groups:
-            names = group.get("param_names", range(len(group["params"])))
-            for name, param in zip(names, group["params"], strict=True):
-                if param.ndim != 2:
-                    raise ValueError(
-                        f"{type(self).__name__} moves matrices, and {name} has shape"
-                        f" {tuple(param.shape)}. Give its role to the AdamW of"
-                        " optimizer.optimizer_params.aux."
-                    )
+            require_matrices(self, group)
+
+
+def require_matrices(rule: UpdateRule, group: Group) -> None:
+    """Checks that all parameters of ``group`` are matrices.
+
+    Raises:
+        ValueError: One is not.
+    """
+    names = group.get("param_names", range(len(group["params"])))
+    for name, param in zip(names, group["params"], strict=True):
+        if param.ndim != 2:
+            raise ValueError(
+                f"{type(rule).__name__} moves matrices, and {name} has shape"
+                f" {tuple(param.shape)}. Give its role to the AdamW of"
+                " optimizer.optimizer_params.aux."
+            )

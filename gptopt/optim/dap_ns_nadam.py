@@ -37,12 +37,12 @@ from torch import Tensor
 from gptopt.config.types import (
     Count,
     Decay,
-    Fraction,
     NonNegative,
     PolarMethod,
     Positive,
     PositiveInt,
     ProductDtype,
+    Share,
 )
 from gptopt.optim.base import Group, gradients, orthogonal
 from gptopt.optim.inputs import InputMoments, InputOptimizer
@@ -97,8 +97,9 @@ class DAPNSNAdam(InputOptimizer):
             return torch.where(norm > 0, eye / norm, torch.zeros_like(moment))
         if how is False:
             return pinv(moment, rcond=rcond, steps=steps)
-        start = "psd" if with_psd else "general"
-        return accelerated_pinv(moment, rcond=rcond, steps=steps, start=start)
+        return accelerated_pinv(
+            moment, rcond=rcond, steps=steps, start="psd" if with_psd else "general"
+        )
 
 
 def _sum_of_gradients(grad: Tensor, state: dict[str, Tensor], group: Group) -> Tensor:
@@ -127,7 +128,7 @@ def build(
     damping: NonNegative,
     ema_beta: Decay,
     refresh_every: PositiveInt,
-    xtx_subsample: Fraction | None,
+    xtx_subsample: Share | None,
     mb_subsampling: bool,
     orthogonalize: bool,
     polar: PolarMethod,

@@ -9,12 +9,12 @@ from __future__ import annotations
 from gptopt.config.types import (
     Count,
     Decay,
-    Fraction,
     NonNegative,
     PolarMethod,
     Positive,
     PositiveInt,
     ProductDtype,
+    Share,
 )
 from gptopt.optim.base import Group
 from gptopt.optim.dap_ns_nadam import DAPNSNAdam
@@ -37,7 +37,7 @@ def build(
     damping: NonNegative,
     ema_beta: Decay,
     refresh_every: PositiveInt,
-    xtx_subsample: Fraction | None,
+    xtx_subsample: Share | None,
     mb_subsampling: bool,
     orthogonalize: bool,
     polar: PolarMethod,

@@ -37,7 +37,7 @@ POLAR_EXPRESS: tuple[Quintic, ...] = (
 NORM_FLOOR = 1e-7
 """A matrix of a smaller norm is not blown up to full size: it is rounding noise, or zero."""
 
-GRAM_FROM = 256
+GRAM_FROM = 512
 """Fewer rows than this are done before the detour by the Gram matrix has paid."""
 
 

@@ -7,7 +7,7 @@ G is the gradient of an (m, n) weight W, B its momentum buffer.
     B <- mu B + (1 - mu) G                       (1)
     N  = mu B + (1 - mu) G, or B                 (2) Nesterov look-ahead, or without it
     O  = U V^T  where  N = U S V^T               (3)
-    W <- (1 - lr wd) W - lr scale O              (4) lr and wd: base.py
+    W <- (1 - lr wd) W - lr ratio scale O        (4) lr and wd: base.py; ratio: muon_lr_ratio
 
     original    scale = sqrt(max(1, m / n))
     match_rms   scale = 0.2 sqrt(max(m, n)): entries of O have root mean square
@@ -36,7 +36,8 @@ class Muon(MatrixOptimizer):
         buffer = state["momentum_buffer"]
         buffer.lerp_(grad, 1 - group["momentum"])  # (1)
         lookahead = grad.lerp_(buffer, group["momentum"]) if group["nesterov"] else buffer  # (2)
-        return length(group["scale"], *grad.shape[-2:]) * orthogonal(lookahead, group)  # (3, 4)
+        size = group["muon_lr_ratio"] * length(group["scale"], *grad.shape[-2:])
+        return size * orthogonal(lookahead, group)  # (3), (4)
 
 
 def length(rule: str, m: int, n: int) -> float:
@@ -58,6 +59,7 @@ def build(
     ns_steps: Count,
     ns_dtype: ProductDtype,
     scale: Literal["original", "match_rms", "none"],
+    muon_lr_ratio: Positive,
     weight_decay: NonNegative,
 ) -> Muon:
     """See hydra_conf/optimizer/muon.yaml for the settings."""
@@ -70,5 +72,6 @@ def build(
         ns_steps=ns_steps,
         ns_dtype=ns_dtype,
         scale=scale,
+        muon_lr_ratio=muon_lr_ratio,
         weight_decay=weight_decay,
     )

@@ -64,9 +64,10 @@ def _sides(rule: str, m: int, n: int) -> list[str]:
 def inverse_root(matrix: Tensor, p: int, *, eps: float) -> Tensor:
     """(X + eps max(eig X) I)^(-1/p) of symmetric positive semidefinite X: (..., n, n).
 
-    Eigenvalues below zero, which are rounding, count as zero. Finite for X = 0.
+    Eigenvalues below zero, which are rounding, count as zero, and so do entries that are not
+    finite: a NaN is W's to show, not eigh's to raise. Finite for X = 0.
     """
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = torch.linalg.eigh(matrix.nan_to_num(0, 0, 0))
     values = values.clamp(min=0) + eps * values[..., -1:]
     scaled = vectors * values.clamp(min=1e-30).pow(-1 / p).unsqueeze(-2)
     return scaled @ vectors.mT

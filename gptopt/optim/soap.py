@@ -36,7 +36,8 @@ class Soap(MatrixOptimizer):
             state["exp_avg_sq"] = torch.zeros_like(grad)
             for side, product in outer.items():
                 state[side] = product * (1 - group["shampoo_beta"])
-                state[f"{side}_basis"] = torch.linalg.eigh(product).eigenvectors.flip(-1)
+                finite = product.nan_to_num(0, 0, 0)  # a NaN is W's to show, not eigh's to raise
+                state[f"{side}_basis"] = torch.linalg.eigh(finite).eigenvectors.flip(-1)
             return torch.zeros_like(grad)
         (b1, b2), s = group["betas"], group["step"] - 1
         m, v = state["exp_avg"], state["exp_avg_sq"]

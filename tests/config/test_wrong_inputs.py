@@ -36,7 +36,6 @@ WRONG = {
     ],
     "optimizer": [
         ("optimizer=adanw", "hydra_conf/optimizer/adanw.yaml. Did you mean 'adamw'?"),
-        ("optimizer=dap-ns-nadam", "there is no gptopt/optim/dap_ns_nadam.py (yet)"),
         (f"{PARAMS}.lrr=0.1", f"{PARAMS}.lrr=0.1: there is no such key. Did you mean 'lr'?"),
         ("lr=0.1", f"lr=0.1: there is no such key. Did you mean '{PARAMS}.lr'?"),
         (f"+{PARAMS}.momentum=0.9", f"{PARAMS}.momentum=0.9: there is no such key"),

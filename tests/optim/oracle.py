@@ -113,3 +113,16 @@ def assert_resumes(params: Mapping[str, Any], shapes: Shapes) -> None:
         take_steps(weights, optimizer, range(saved_after, STEPS))
         differing = [n for n in shapes if not torch.equal(weights[n], undisturbed[n])]
         assert differing == [], f"saved after {saved_after} steps"
+
+
+def assert_shows_nan(params: Mapping[str, Any], shapes: Shapes) -> None:
+    """A NaN in a gradient, in the first or in a later step, stops nothing and reaches W."""
+    for bad_step in (0, 5):
+        weights, optimizer = start(params, torch.float32, shapes)
+        take_steps(weights, optimizer, range(bad_step))
+        for name, grad in gradients(bad_step, shapes).items():
+            grad.view(-1)[1] = torch.nan
+            weights[name].grad = grad
+        optimizer.step()
+        take_steps(weights, optimizer, range(bad_step + 1, 12))
+        assert [name for name in shapes if not weights[name].isnan().any()] == []

@@ -42,3 +42,19 @@ def test_no_entry_moves_against_its_gradient() -> None:
             assert (move * weight.grad <= 0).all()
             held += int((move == 0).sum())
     assert held > 0
+
+
+def test_few_kept_entries_are_scaled_up_by_a_thousand_at_most() -> None:
+    # After a gradient of ones the average stays positive, so of the second gradient only the
+    # one positive entry of 5,000 is kept; the share of 1 / 5,000 counts as 1 / 1,000. With
+    # b2 = 0 and b1 = 1/2: m = (1/2 + 1) / 2 = 3/4, corrected 3/4 / (3/4) = 1, and v = 1.
+    params = from_yaml("cautious-adamw", lr=0.5, betas=[0.5, 0.0], eps=0.0, weight_decay=0.0)
+    weights, optimizer = start(params, torch.float64, {"w": (5000,)})
+    for rest in (1.0, -0.01):
+        before = weights["w"].detach().clone()
+        weights["w"].grad = torch.full((5000,), rest, dtype=torch.float64)
+        weights["w"].grad[7] = 1.0
+        optimizer.step()
+    way = before - weights["w"].detach()
+    assert way[7].item() == pytest.approx(0.5 * 1000)
+    assert (way != 0).sum() == 1

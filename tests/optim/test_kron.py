@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from optim_toy import from_yaml
-from oracle import MATRICES, ROWS, Array, assert_follows, assert_resumes
+from oracle import MATRICES, ROWS, Array, assert_follows, assert_resumes, assert_shows_nan
 
 from gptopt.optim import build_optimizer
 from gptopt.optim.kron import updates_until
@@ -91,3 +91,7 @@ def test_the_number_of_updates_is_the_sum_of_the_published_probabilities() -> No
     for steps in (100, 500, 2000, 10_000):
         expected = sum(published(step + 0.5) for step in range(steps))
         assert updates_until(steps, 500, 1000, 0.03) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_nan_reaches_the_weights_and_raises_nothing() -> None:
+    assert_shows_nan(from_yaml("kron"), SHAPES)

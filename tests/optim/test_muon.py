@@ -99,3 +99,10 @@ def test_muon_refuses_what_is_not_a_matrix() -> None:
     ]
     with pytest.raises(ValueError, match=r"b has shape \(3,\).*aux"):
         build_optimizer(params, weights, {"w": "matrix", "b": "vector"})
+
+
+def test_the_ratio_is_a_factor_of_the_step() -> None:
+    double = train(from_yaml("muon", lr=0.01, muon_lr_ratio=2.0, weight_decay=0.0), torch.float64)
+    plain = train(from_yaml("muon", lr=0.02, weight_decay=0.0), torch.float64)
+    for name, weight in plain.items():
+        torch.testing.assert_close(double[name], weight, rtol=0, atol=1e-14)

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 from optim_toy import from_yaml
-from oracle import MATRICES, ROWS, Array, assert_follows, assert_resumes, gradients, normal, train
+from oracle import (
+    MATRICES,
+    ROWS,
+    Array,
+    assert_follows,
+    assert_resumes,
+    assert_shows_nan,
+    gradients,
+    normal,
+    train,
+)
 
 B1, B2, EPS, ROOT_EPS, LR = 0.9, 0.95, 1e-8, 1e-3, 0.02
 SHAPES = {**MATRICES, **ROWS}
@@ -66,3 +76,7 @@ def test_without_momentum_the_first_step_is_the_polar_factor(sides: str) -> None
 
 def test_it_resumes_to_the_bit_between_two_refreshes() -> None:
     assert_resumes(from_yaml("shampoo", precondition_interval=3), SHAPES)
+
+
+def test_a_nan_reaches_the_weights_and_raises_nothing() -> None:
+    assert_shows_nan(from_yaml("shampoo", precondition_interval=3), SHAPES)

@@ -15,6 +15,7 @@ from oracle import (
     Shapes,
     assert_follows,
     assert_resumes,
+    assert_shows_nan,
     gradients,
     start,
     take_steps,
@@ -106,3 +107,7 @@ def test_rotated_gradients_give_rotated_steps(dtype: torch.dtype, limit: float) 
 
 def test_it_resumes_to_the_bit_between_two_turns_of_the_basis() -> None:
     assert_resumes(from_yaml("soap", precondition_interval=3), MATRICES | ROWS)
+
+
+def test_a_nan_reaches_the_weights_and_raises_nothing() -> None:
+    assert_shows_nan(from_yaml("soap", precondition_interval=3), MATRICES | ROWS)

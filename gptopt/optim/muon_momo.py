@@ -1,0 +1,36 @@
+"""Muon for all parameters, with Momo: matrices by polar factor, the rest by Adam's step.
+
+Source: Crawshaw et al. (2025), arXiv 2510.09827: steepest.py, norm max, rest adam, truncated.
+Unlike muon.py it has no Nesterov look-ahead and no scale by shape, and its Adam part no bias
+correction: the averages start from the first gradient. The paper's shipped setting moves the
+rest by sign; that one is scion-momo here.
+
+    M <- mu M + (1 - mu) G,  from M = G;  U = muon_lr_ratio polar(M), or M / (sqrt(V) + eps)
+    F <- mu F + (1 - mu) (f - sum <W, G>)
+    a  = min(lr, max(0, (F - truncate_loss + sum <W, M>) / sum <M, U>))
+    W <- (1 - lr wd) W - a U
+"""
+
+from __future__ import annotations
+
+from gptopt.config.types import Count, Decay, NonNegative, PolarMethod, Positive, ProductDtype
+from gptopt.optim.base import Group
+from gptopt.optim.steepest import SteepestDescent
+
+
+def build(
+    groups: list[Group],
+    *,
+    lr: Positive,
+    momentum: Decay,
+    beta2: Decay,
+    eps: Positive,
+    truncate_loss: NonNegative,
+    muon_lr_ratio: Positive,
+    polar: PolarMethod,
+    ns_steps: Count,
+    ns_dtype: ProductDtype,
+    weight_decay: NonNegative,
+) -> SteepestDescent:
+    """See hydra_conf/optimizer/muon-momo.yaml for the settings."""
+    return SteepestDescent(norm="max", rest="adam", **locals())
