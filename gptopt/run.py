@@ -122,8 +122,6 @@ def train(config: Config) -> RunResult:
             log.info("%s, attempt %d", run, claim.attempt)
             for line in derived.arithmetic:
                 log.info("%s", line)
-        _pin_threads(config)
-
         stop = stack.enter_context(StopRequest(run / layout.STOP_FILE, deadline))
         try:
             from gptopt.training import fit
@@ -267,13 +265,6 @@ def _record_failure(run: Path, claim: Claim, error: BaseException) -> None:
             claim.status("failed", **facts, **kept)
     except (OSError, BusyError) as second:
         log.error("the failure could not be recorded: %s", second)
-
-
-def _pin_threads(config: Config) -> None:
-    """Threads of this process; set before torch is imported."""
-    if config.cluster.threads is not None:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[name] = str(config.cluster.threads)
 
 
 class _LogFile:

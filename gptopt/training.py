@@ -104,6 +104,8 @@ def _fit(
     params, shown = config.training.training_params, config.logging.logging_params
 
     # --- device and seeds -----------------------------------------------------------------------
+    if config.cluster.threads is not None:
+        torch.set_num_threads(config.cluster.threads)
     device = choose_device(world.local_rank)
     precision = Precision(device, params.dtype)
     if params.deterministic != torch.are_deterministic_algorithms_enabled():

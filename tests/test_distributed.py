@@ -55,17 +55,20 @@ def _become(rank, size, port, setup):
         setup()
 
 
-def numbers(run):
-    return np.array([row.get("train_loss", row.get("val_loss")) for row in rows(run)])
+def numbers(run, *keys):
+    keys = keys or ("train_loss", "val_loss")
+    return np.array([row[key] for row in rows(run) for key in keys if key in row])
 
 
 def test_two_processes_equal_one_that_accumulates_twice_as_much(tmp_path):
-    # float32 sums in another order, over 24 steps: 1e-5 of losses around 5
+    # float32 sums in another order, over 24 steps: 1e-5 of losses around 5. The norms show the
+    # size of the gradient, which clipping and AdamW hide from the losses.
     one = gptopt.train(tiny(tmp_path / "one", *NO_DROPOUT, accumulate(4))).run
     config = tiny(tmp_path / "two", *NO_DROPOUT, accumulate(2))
     assert together(config, 2, tmp_path / "log") == [0, 0]
     two = run_directory(config)
     np.testing.assert_allclose(numbers(two), numbers(one), rtol=1e-5)
+    np.testing.assert_allclose(numbers(two, "grad_norm"), numbers(one, "grad_norm"), rtol=1e-4)
     assert [row["tokens"] for row in rows(two)] == [row["tokens"] for row in rows(one)]
     derived = yaml.safe_load((two / layout.RESOLVED).read_text())["derived"]
     assert (derived["world_size"], derived["global_batch_size"]) == (2, 8)

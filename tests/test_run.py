@@ -382,5 +382,6 @@ def test_a_real_limit_of_the_system_is_named_and_later_lifted(tmp_path, stopped)
     assert "File too large; " in (tmp_path / "log").read_text()
     assert "failure 3 of 3" in (tmp_path / "log").read_text()
     assert snapshot(run / layout.CHECKPOINTS) == before
+    assert status(run)["saved_step"] == 9
     assert end(start(config)) == 0
     assert result(run) == stopped[1]

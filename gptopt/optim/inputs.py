@@ -122,7 +122,7 @@ class InputOptimizer(MatrixOptimizer):
             ``inverse`` and ``batch_direction`` need.
 
     P(C) is kept, and saved, only where the next step needs it. A matrix that gets its first
-    gradient between two evaluations stands still until the next.
+    gradient between two evaluations has one of its own then.
     """
 
     def __init__(self, groups: Iterable[Group], *, inputs: InputMoments, **settings: Any) -> None:
@@ -139,10 +139,17 @@ class InputOptimizer(MatrixOptimizer):
         return self.inputs.totals
 
     def forget(self) -> None:
-        """Starts a new step; its inputs count if P is evaluated in it."""
+        """Starts a new step; its inputs count if P is, or may be, evaluated in it."""
         self.inputs.forget()
-        group = self.param_groups[0]
-        self.inputs.active = group["step"] % group["refresh_every"] == 0
+        self.inputs.active = any(
+            group["step"] % group["refresh_every"] == 0
+            or any("inverse" not in self.state.get(weight, ()) for weight in group["params"])
+            for group in self.param_groups
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.forget()  # what the next step needs depends on what was loaded
 
     def inverse(self, moment: Tensor, group: Group) -> Tensor:
         """P(C): (B, n, n) -> (B, n, n)."""

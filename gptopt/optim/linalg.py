@@ -58,7 +58,16 @@ def polar(matrix: Tensor, *, method: PolarMethod, steps: int, dtype: torch.dtype
     """
     if method == "svd":
         return _polar_svd(matrix)
-    x = matrix.reshape(-1, *matrix.shape[-2:]).to(dtype)
+    flat = matrix.reshape(-1, *matrix.shape[-2:])
+    result = torch.empty_like(flat)
+    # On a CPU one by one: a batch does not fit into its caches, and saves nothing.
+    size = 1 if matrix.device.type == "cpu" else max(1, len(flat))
+    for part, target in zip(flat.split(size), result.split(size), strict=True):
+        target.copy_(_polar_by_quintics(part.to(dtype), method, steps))
+    return result.reshape(matrix.shape)
+
+
+def _polar_by_quintics(x: Tensor, method: PolarMethod, steps: int) -> Tensor:
     norm = torch.linalg.matrix_norm(x, keepdim=True)
     if method == "newton_schulz":
         x = x / norm.clamp(min=NORM_FLOOR)
@@ -66,14 +75,14 @@ def polar(matrix: Tensor, *, method: PolarMethod, steps: int, dtype: torch.dtype
         x = x / (SAFETY * norm + NORM_FLOOR)
     tall = x.shape[-2] > x.shape[-1]
     if tall:  # X X^T is then the smaller of the two Gram matrices
-        x = x.mT
+        x = x.mT.contiguous()  # products of a transposed view take twice as long
     m, n = x.shape[-2:]
     quintics = _quintics(method, steps)
     if m >= GRAM_FROM and n >= 2 * m:
         x = _iterate_by_gram(x, quintics, first=3 if method == "newton_schulz" else 2)
     else:
         x = _iterate(x, quintics)
-    return (x.mT if tall else x).to(matrix.dtype).reshape(matrix.shape)
+    return x.mT if tall else x
 
 
 def newton_schulz(matrix: Tensor, *, steps: int, dtype: torch.dtype) -> Tensor:

@@ -37,7 +37,7 @@ class Muon(MatrixOptimizer):
         buffer.lerp_(grad, 1 - group["momentum"])  # (1)
         lookahead = grad.lerp_(buffer, group["momentum"]) if group["nesterov"] else buffer  # (2)
         size = group["muon_lr_ratio"] * length(group["scale"], *grad.shape[-2:])
-        return size * orthogonal(lookahead, group)  # (3), (4)
+        return orthogonal(lookahead, group).mul_(size)  # (3), (4)
 
 
 def length(rule: str, m: int, n: int) -> float:

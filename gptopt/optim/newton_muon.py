@@ -53,7 +53,7 @@ class NewtonMuon(InputOptimizer):
         lookahead = grad.lerp_(buffer, group["momentum"]) if group["nesterov"] else buffer  # (2)
         m, n = grad.shape[-2:]
         preconditioned = lookahead @ self.preconditioner(params, state, group)
-        return max(1, m / n) ** 0.5 * orthogonal(preconditioned, group)  # (4), (5)
+        return orthogonal(preconditioned, group).mul_(max(1, m / n) ** 0.5)  # (4), (5)
 
     def inverse(self, moment: Tensor, group: Group) -> Tensor:
         """P of (3)."""

@@ -272,7 +272,7 @@ def test_roles_cover_every_parameter(style):
     assert tables == expected
 
 
-@pytest.mark.parametrize("style", STYLES.keys() - {"gpt2"} | {"gpt2 with qk_norm"})
+@pytest.mark.parametrize("style", sorted(STYLES.keys() - {"gpt2"} | {"gpt2 with qk_norm"}))
 def test_every_parameter_gets_a_gradient(style):
     # without qk_norm or RoPE, GPT-2's key bias adds one number to a row of scores: softmax
     # does not see it, so its gradient is zero but for rounding

@@ -65,3 +65,14 @@ def test_the_state_of_a_matrix_is_a_row_and_a_column() -> None:
         "row": (5, 1),
         "column": (1, 14),
     }
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 4)])
+def test_gradients_below_eps1_are_divided_by_eps1(shape: tuple[int, ...]) -> None:
+    # U = 1e-9 / 1e-7, and eps2 = 2 is larger than RMS(W): a step of lr * 2 * 0.01.
+    params = from_yaml("adafactor", lr=0.5, eps1=1e-7, eps2=2.0, weight_decay=0.0)
+    weights, optimizer = start(params, torch.float64, {"w": shape})
+    before = weights["w"].detach().clone()
+    weights["w"].grad = torch.full(shape, 1e-9, dtype=torch.float64)
+    optimizer.step()
+    torch.testing.assert_close(before - weights["w"].detach(), torch.full_like(before, 0.01))

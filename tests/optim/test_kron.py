@@ -78,6 +78,7 @@ def test_preconditioned_gradients_become_white() -> None:
     assert torch.linalg.cond(q_left.mT @ q_left @ x) < 1.5
     assert torch.linalg.cond(q_right.mT @ q_right @ y.mT) < 1.5
     assert torch.equal(q_left, q_left.triu())
+    assert 0.9 < q_left.abs().max() / q_right.abs().max() < 1.1
 
 
 def test_it_resumes_to_the_bit() -> None:
