@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gptopt import layout
+from gptopt import files, layout
+from gptopt.config.schema import Config
+from gptopt.data import Corpus
+from gptopt.data.loader import Loader
+from gptopt.optim import RoutedOptimizer
 
 PACKAGES = ("gptopt", "torch", "numpy", "hydra-core", "omegaconf", "submitit")
 SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
+
+log = logging.getLogger(__name__)
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -89,3 +97,59 @@ def weights_hash(parameters: Iterable[tuple[str, Tensor]]) -> str:
         flat = parameter.detach().cpu().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def warn_if_numerics_differ(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Says what keeps a resumed run from being bit-identical to one that never stopped."""
+    changed = [
+        f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]
+    ]
+    if changed:
+        log.warning("this resume is not bit-exact: %s", ", ".join(changed))
+
+
+def write_provenance(
+    config: Config,
+    run: Path,
+    model: torch.nn.Module,
+    optimizer: RoutedOptimizer,
+    loader: Loader,
+    corpus: Corpus,
+    device: torch.device,
+) -> None:
+    """``run.json``, once: where the run comes from and what it started from."""
+    if (run / layout.PROVENANCE).exists():
+        return
+    total = sum(parameter.numel() for parameter in model.parameters())
+    embedding = sum(row["numel"] for row in optimizer.table if row["role"] == "embedding")
+    log.info("%d parameters, %d without embeddings", total, total - embedding)
+    for rule, role in sorted({(row["rule"], row["role"]) for row in optimizer.table}):
+        rows = [row for row in optimizer.table if (row["rule"], row["role"]) == (rule, role)]
+        log.info(
+            "%s drives %d %s parameters in %d tensors, lr %g, weight_decay %g",
+            rule,
+            sum(row["numel"] for row in rows),
+            role,
+            len(rows),
+            rows[0]["lr"],
+            rows[0]["weight_decay"],
+        )
+    content = {
+        "run_id": config.run_id,
+        "run_name": config.paths.run_name,
+        "sweep": config.paths.sweep,
+        **provenance(device),
+        "fingerprints": {
+            "init_weights": weights_hash(model.named_parameters()),
+            "data": corpus.fingerprint,
+            "data_order": loader.order_fingerprint(),
+            "eval": f"{config.logging.logging_params.eval_tokens} tokens of {corpus.fingerprint}",
+        },
+        "data": corpus.files,
+        "parameters": {
+            "total": total,
+            "non_embedding": total - embedding,
+            "table": optimizer.table,
+        },
+    }
+    files.write_json(run / layout.PROVENANCE, content)

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptopt import checkpoint, files, layout
+from gptopt import checkpoint
 from gptopt.claim import Claim
-from gptopt.config.schema import Config, Load
+from gptopt.config.schema import Config
 from gptopt.config.solver import Derived
 from gptopt.data import Corpus
 from gptopt.data.loader import Loader
@@ -31,12 +31,17 @@ from gptopt.optim import RoutedOptimizer, build_optimizer
 from gptopt.precision import Precision, choose_device
 from gptopt.preempt import StopRequest
 from gptopt.profiling import StepProfiler
-from gptopt.provenance import numerics, provenance, weights_hash
+from gptopt.provenance import (
+    numerics,
+    warn_if_numerics_differ,
+    weights_hash,
+    write_provenance,
+)
 from gptopt.recorder import Recorder
+from gptopt.saver import Saver, asked, resume_point
 from gptopt.schedules import multiplier
 
 MAX_SKIPPED = 10
-MAX_FAILED_SAVES = 3
 PREEMPTED_WAIT_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -111,7 +116,7 @@ def _fit(
     if params.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(params.deterministic)  # imports the compiler
     checkpoint.seed_everything(params.seed)
-    resume_from, load = world.tell(_resume_point(config, claim) if claim else None)
+    resume_from, load = world.tell(resume_point(config, claim) if claim else None)
 
     # --- model ----------------------------------------------------------------------------------
     model = build_model(config.model.family, config.model.config).to(device)
@@ -138,7 +143,7 @@ def _fit(
         world_size=world.size,
     )
     if claim is not None:
-        _write_provenance(config, run, model, optimizer, loader, corpus, device)
+        write_provenance(config, run, model, optimizer, loader, corpus, device)
 
     # --- resume ---------------------------------------------------------------------------------
     now = Progress()
@@ -159,15 +164,15 @@ def _fit(
             loader.load_state_dict(saved["loader"])
         if saved["random"] is not None:  # else this process is new in a larger world
             checkpoint.set_random_state(saved["random"], device)
-        _warn_if_numerics_differ(saved["numerics"], here)
+        warn_if_numerics_differ(saved["numerics"], here)
         log.info("resumed from %s", resume_from)
 
     # --- what is written ------------------------------------------------------------------------
-    saver = _Saver(config, run, claim, world, stop, saved_step=now.step)
+    saver = Saver(config.checkpoint, run, claim, world, stop, saved_step=now.step)
     if claim is not None:
         checkpoint.set_aside_later(run, now.step)
         saver.prune()
-        claim.note(start_step=now.step, numerics=here, asked=_asked(config))
+        claim.note(start_step=now.step, numerics=here, asked=asked(config))
     recorder = Recorder(
         config.logging,
         run,
@@ -292,10 +297,10 @@ def _fit(
                     break
                 if now.best["val_loss"] is None or val_loss < now.best["val_loss"]:
                     now.best = {"val_loss": val_loss, "step": step}
-            asked = stop.check()
-            is_asked = world.any(asked is not None)
+            request = stop.check()
+            is_asked = world.any(request is not None)
             if is_asked and is_checked and not is_last:
-                outcome = Outcome(*(asked or ("preempted", "another process was asked to stop")))
+                outcome = Outcome(*(request or ("preempted", "another process was asked to stop")))
             if outcome is not None or is_due:
                 measured = {"train_loss": mean_loss, "val_loss": val_loss if is_evaluated else None}
                 saved_step = saver.save(
@@ -330,74 +335,6 @@ def _fit(
     return outcome
 
 
-class _Saver:
-    """When to save, and what to do when that fails."""
-
-    def __init__(
-        self,
-        config: Config,
-        run: Path,
-        claim: Claim | None,
-        world: World,
-        stop: StopRequest,
-        *,
-        saved_step: int,
-    ) -> None:
-        self.settings, self.run, self.claim = config.checkpoint, run, claim
-        self.world, self.stop = world, stop
-        self._failures = 0
-        self._saved_at = time.monotonic()
-        self._saved_step = saved_step
-
-    def is_due(self, step: int, is_last: bool, interval: int | None) -> bool:
-        """Whether the state after ``step`` is to be saved; all processes agree."""
-        if is_last:
-            return self.settings.save_final
-        minutes = self.settings.save_minutes
-        is_late = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
-        is_on_step = interval is not None and step % interval == 0
-        return is_on_step or (minutes is not None and self.world.any(is_late))
-
-    def prune(self) -> None:
-        """Removes the checkpoints that need not be kept."""
-        keep_last, keep_top_k = self.settings.keep_last, self.settings.keep_top_k
-        mode = self.settings.mode
-        checkpoint.prune(self.run, keep_last=keep_last, keep_top_k=keep_top_k, mode=mode)
-
-    def save(
-        self,
-        state: dict[str, Any],
-        step: int,
-        *,
-        metric: float | None,
-        recorder: Recorder,
-        must_succeed: bool,
-    ) -> int:
-        """Saves and prunes; returns the newest saved step. A full disk is tried again later.
-
-        Raises:
-            StorageError: It failed ``MAX_FAILED_SAVES`` times in a row, or there is no later.
-        """
-        began = time.monotonic()
-        generators = self.world.gather({"random": state["random"]})
-        others = {checkpoint.rank_file(r): g for r, g in enumerate(generators) if r > 0}
-        if self.claim is not None:
-            try:
-                recorder.sync()
-                checkpoint.save(self.claim, step, state, metric=metric, extra=others)
-                self.prune()
-                self._failures, self._saved_step = 0, step
-            except (checkpoint.StorageError, OSError) as error:
-                self._failures += 1
-                log.warning("%s (failure %d of %d)", error, self._failures, MAX_FAILED_SAVES)
-                if must_succeed or self._failures == MAX_FAILED_SAVES:
-                    raise checkpoint.StorageError(str(error)) from error
-        self.world.barrier()
-        self._saved_at = time.monotonic()
-        self.stop.slowest_save = max(self.stop.slowest_save, self._saved_at - began)
-        return self._saved_step
-
-
 def _eval_state(model: torch.nn.Module, optimizer: RoutedOptimizer) -> dict[str, Tensor] | None:
     """A copy of the weights to evaluate, where they are not those in training."""
     if not optimizer.has_eval_weights:
@@ -420,78 +357,3 @@ def _trouble(loss: float, grad_norm: float, limit: float) -> str | None:
     if loss > limit:
         return f"loss {loss:.4g} is above divergence_loss {limit:.4g}"
     return None
-
-
-def _resume_point(config: Config, claim: Claim) -> tuple[Path | None, Load]:
-    """The checkpoint to start from, and what to take from it.
-
-    ``resume`` and ``load`` are obeyed once: a start that finds the newest checkpoint to come from
-    an attempt that was asked the same, as after a preemption, goes on from there.
-    """
-    resume, load = config.checkpoint.resume, config.checkpoint.load
-    author = checkpoint.author(claim.run)
-    if author and author.get("asked") == _asked(config):
-        resume, load = "auto", Load(model=True, optimizer=True, scheduler=True, data=True)
-    checkpoint.sweep(claim.run)
-    status = files.read_json(claim.run / layout.STATUS) or {}
-    mode, saved_step = config.checkpoint.mode, status.get("saved_step", 0)
-    return checkpoint.find(claim.run, resume, mode, saved_step=saved_step), load
-
-
-def _asked(config: Config) -> dict[str, Any]:
-    return {"resume": config.checkpoint.resume, "load": vars(config.checkpoint.load)}
-
-
-def _warn_if_numerics_differ(before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [
-        f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]
-    ]
-    if changed:
-        log.warning("this resume is not bit-exact: %s", ", ".join(changed))
-
-
-def _write_provenance(
-    config: Config,
-    run: Path,
-    model: torch.nn.Module,
-    optimizer: RoutedOptimizer,
-    loader: Loader,
-    corpus: Corpus,
-    device: torch.device,
-) -> None:
-    """``run.json``, once: where the run comes from and what it started from."""
-    if (run / layout.PROVENANCE).exists():
-        return
-    total = sum(parameter.numel() for parameter in model.parameters())
-    embedding = sum(row["numel"] for row in optimizer.table if row["role"] == "embedding")
-    log.info("%d parameters, %d without embeddings", total, total - embedding)
-    for rule, role in sorted({(row["rule"], row["role"]) for row in optimizer.table}):
-        rows = [row for row in optimizer.table if (row["rule"], row["role"]) == (rule, role)]
-        log.info(
-            "%s drives %d %s parameters in %d tensors, lr %g, weight_decay %g",
-            rule,
-            sum(row["numel"] for row in rows),
-            role,
-            len(rows),
-            rows[0]["lr"],
-            rows[0]["weight_decay"],
-        )
-    content = {
-        "run_id": config.run_id,
-        "run_name": config.paths.run_name,
-        "sweep": config.paths.sweep,
-        **provenance(device),
-        "fingerprints": {
-            "init_weights": weights_hash(model.named_parameters()),
-            "data": corpus.fingerprint,
-            "data_order": loader.order_fingerprint(),
-            "eval": f"{config.logging.logging_params.eval_tokens} tokens of {corpus.fingerprint}",
-        },
-        "data": corpus.files,
-        "parameters": {
-            "total": total,
-            "non_embedding": total - embedding,
-            "table": optimizer.table,
-        },
-    }
-    files.write_json(run / layout.PROVENANCE, content)

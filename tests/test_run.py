@@ -27,7 +27,7 @@ from tiny import (
 )
 
 import gptopt
-from gptopt import layout, training
+from gptopt import files, layout
 from gptopt.checkpoint import StorageError
 from gptopt.claim import BusyError, CannotCreateError, Claim
 from gptopt.config.checks import ConfigError
@@ -354,7 +354,7 @@ def test_a_stop_that_cannot_save_does_not_claim_that_it_did(tmp_path):
 
 def test_a_status_that_cannot_be_written_costs_nothing(tmp_path, stopped):
     config = tiny(tmp_path)
-    with mock.patch.object(training.files, "write_json", wraps=training.files.write_json) as write:
+    with mock.patch.object(files, "write_json", wraps=files.write_json) as write:
 
         def some(path, *args, **settings):
             if path.name == layout.STATUS:

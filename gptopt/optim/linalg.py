@@ -112,9 +112,9 @@ def _iterate_by_gram(x: Tensor, quintics: list[Quintic], *, first: int) -> Tenso
 
     Within a segment of steps, A and the product Q of the steps' polynomials a I + S are
     followed, and X is multiplied once, at its end. Then A is formed anew from X, for A drifts
-    from X X^T by rounding, which the next steps amplify. Measured on matrices from Gaussian
-    to near low rank: in bfloat16 one segment of ``first`` steps and the rest one by one is
-    never worse than ``_iterate``; in float32 segments of three are.
+    from X X^T by rounding, which the next steps amplify. bfloat16: ``first`` steps in one
+    segment and the rest one by one, with 0.65 to 1.04 times the error of ``_iterate`` on
+    matrices from near low rank to isotropic. More precise types: segments of three.
 
         S = b A + c A^2
         H = a A + S A;         A <- a H + S H             (a I + S)^2 A
@@ -175,11 +175,6 @@ def _polar_svd(matrix: Tensor) -> Tensor:
     u, s, vh = torch.linalg.svd(precise, full_matrices=False)
     floor = s[..., :1] * max(matrix.shape[-2:]) * torch.finfo(s.dtype).eps
     return ((u * (s > floor).unsqueeze(-2)) @ vh).to(matrix.dtype)  # rank decides, not noise
-
-
-def frobenius(x: Tensor, y: Tensor) -> Tensor:
-    """The inner product of two tensors of one shape, each seen as one vector; 0-dimensional."""
-    return torch.dot(x.flatten(), y.flatten())
 
 
 def root_mean_square(matrix: Tensor) -> Tensor:

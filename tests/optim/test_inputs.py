@@ -114,3 +114,23 @@ def test_a_weight_that_no_layer_multiplies_by_is_refused_by_name() -> None:
 def test_a_step_without_attach_is_refused() -> None:
     with pytest.raises(RuntimeError, match="attach"):
         InputMoments(share=None, whole_batches=False).take([torch.zeros(2, 2)])
+
+
+def test_totals_of_two_processes_add_up_to_those_of_one() -> None:
+    x = rows(10, 5)
+    layers = [torch.nn.Linear(5, 3) for _ in range(2)]
+    inputs = [watched(layer, layer.weight) for layer in layers]
+    for layer, part in zip(layers, x.split([3, 7]), strict=True):
+        layer(part)
+    for mine, other in zip(inputs[0].totals, inputs[1].totals, strict=True):
+        mine += other
+    torch.testing.assert_close(inputs[0].take([layers[0].weight])[0], second_moment(x))
+
+
+def test_compiled_layers_count_the_same() -> None:
+    layer, x = torch.nn.Linear(5, 3), rows(3, 4, 5)
+    inputs = watched(layer, layer.weight)
+    layer.compile(backend="aot_eager")
+    for part in x:
+        layer(part).sum().backward()
+    torch.testing.assert_close(inputs.take([layer.weight])[0], second_moment(x))

@@ -1,0 +1,75 @@
+"""What rules may ask for beside gradients: nothing when unused, and whole runs that use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from optim_toy import Toy, build, from_yaml
+from tiny import marker, rows, tiny
+
+import gptopt
+from gptopt import checkpoint, layout
+
+ALL = "checkpoint.keep_last=99"
+ASKING = [
+    ("dap-ns-nadam", "refresh_every=3"),
+    ("newton-muon", "refresh_every=3"),
+    ("muonmax-momo", "truncate_loss=1.0"),
+    ("momo-adam", "truncate_loss=1.0"),
+]
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd", "normuon"])
+def test_a_rule_that_asks_for_nothing_leaves_no_trace(name: str) -> None:
+    model = Toy()
+    optimizer = build(from_yaml(name), model)
+    assert not optimizer.wants_loss
+    assert not optimizer.has_eval_weights
+    assert optimizer.totals == []
+    assert all(not module._forward_pre_hooks for module in model.modules())
+    before = model.weights()
+    with optimizer.eval_weights():
+        inside = model.weights()
+    assert all(torch.equal(before[key], inside[key]) for key in before)
+
+
+@pytest.mark.parametrize("name", ["dap-ns-nadam", "muonmax-momo", "schedule-free-adamw"])
+def test_a_rule_that_asks_says_so(name: str) -> None:
+    model = Toy()
+    optimizer = build(from_yaml(name), model)
+    hooked = {key for key, layer in model.layers.items() if layer._forward_pre_hooks}
+    assert optimizer.wants_loss == (name == "muonmax-momo")
+    assert optimizer.has_eval_weights == (name == "schedule-free-adamw")
+    assert len(optimizer.totals) == 2 * len(hooked)
+    assert hooked == (set(model.layers) if name == "dap-ns-nadam" else set())
+
+
+@pytest.mark.parametrize(("name", "change"), ASKING)
+def test_a_resumed_run_equals_one_that_never_stopped(
+    tmp_path: Path, name: str, change: str
+) -> None:
+    settings = (f"optimizer={name}", f"optimizer.optimizer_params.{change}", ALL)
+    whole = gptopt.train(tiny(tmp_path / "whole", *settings)).run
+    path = layout.checkpoint_dir(whole, 8)  # between two refreshes
+    resumed = gptopt.train(tiny(tmp_path / "resumed", *settings, f"checkpoint.resume={path}")).run
+    assert marker(resumed)["weights"] == marker(whole)["weights"]
+    assert rows(resumed) == [row for row in rows(whole) if row["step"] > 8]
+
+
+def test_checkpoints_hold_the_weights_in_training_and_those_to_evaluate(tmp_path: Path) -> None:
+    settings = ("optimizer=schedule-free-adamw", ALL)
+    whole = gptopt.train(tiny(tmp_path / "whole", *settings)).run
+    path = layout.checkpoint_dir(whole, 8)
+    saved = checkpoint.load(path).state
+    weight = "blocks.0.mlp.up.weight"
+    assert torch.equal(saved["eval_model"][weight], saved["optimizer"]["state"][weight]["x"])
+    assert not torch.equal(saved["eval_model"][weight], saved["model"][weight])
+    resumed = gptopt.train(tiny(tmp_path / "resumed", *settings, f"checkpoint.resume={path}")).run
+    assert marker(resumed)["weights"] == marker(whole)["weights"]
+
+
+def test_other_checkpoints_hold_no_second_copy(tmp_path: Path) -> None:
+    run = gptopt.train(tiny(tmp_path, "optimizer=muon", ALL)).run
+    assert checkpoint.load(layout.checkpoint_dir(run, 8)).state["eval_model"] is None
