@@ -16,14 +16,28 @@ from gptopt.sweep.record import Record
 
 TIMEOUT_S = 20
 DEFAULT_MAX_ARRAY_SIZE = 1001  # slurm.conf
+NO_CLUSTER = "Could not establish a configuration source"
 
 log = logging.getLogger(__name__)
 
 
 def is_here() -> bool:
-    """Whether jobs can be submitted from this machine; asks nobody."""
+    """Whether jobs can be submitted from this machine: the clients are there, and know a cluster.
+
+    A client that does not answer in time, or whose controller is down, still belongs to one.
+    """
     conf = os.environ.get("SLURM_CONF")
-    return shutil.which("sbatch") is not None and (conf is None or Path(conf).is_file())
+    if shutil.which("sbatch") is None or (conf is not None and not Path(conf).is_file()):
+        return False
+    if conf is not None:
+        return True
+    try:
+        answer = run("scontrol", "ping")
+    except subprocess.CalledProcessError as error:
+        return NO_CLUSTER not in str(error.stderr)
+    except (OSError, subprocess.SubprocessError):
+        return True
+    return NO_CLUSTER not in answer
 
 
 def max_array_size() -> int:

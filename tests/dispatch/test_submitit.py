@@ -204,6 +204,11 @@ def test_a_machine_without_sbatch_or_without_its_configuration_has_no_slurm(
 ):
     monkeypatch.delenv("SLURM_CONF", raising=False)
     assert slurm.is_here()
+    # what the clients of Debian's packages print where no cluster is configured
+    words = "scontrol: fatal: Could not establish a configuration source"
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1\n")
+    assert not slurm.is_here()
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "gone.conf"))
     assert not slurm.is_here()
     monkeypatch.delenv("SLURM_CONF")
