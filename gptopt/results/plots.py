@@ -1,52 +1,30 @@
 """Figures of one workload. Each function returns the figure, its numbers and a caption.
 
-The loss is in nats per token throughout. An optimizer has the same colour, marker and dash
-in every figure, by its name alone; the colours are those of Okabe and Ito (2008) without
-yellow, which print and common colour blindness keep apart. Nothing touches pyplot.
+The loss is in nats per token throughout; ``style`` says how figures look.
 """
 
 from __future__ import annotations
 
-import functools
-import io
 import math
-import statistics
-import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal
 
 from gptopt.results.load import Runs, records
 from gptopt.results.stats import best_trials, outcome, trials
+from gptopt.results.style import (
+    Plot,
+    add_legend,
+    look,
+    lowest,
+    new_axes,
+    on_top,
+    scale_rates,
+    set_limits,
+    styled,
+    without_outliers,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-COLOURS = ("#D55E00", "#0072B2", "#000000", "#56B4E9", "#E69F00", "#009E73", "#CC79A7")
-MARKERS = ("P", "^", "D", "v", "o", "s")
-DASHES = ("-", (0, (4, 1)), (0, (4, 1, 1, 1)), (0, (2, 1)))
-LOOK_SEED = 83825  # of the hash; the names used most get seven colours, adamw the black
-
-STYLE: Any = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e5e5e5",
-    "grid.linewidth": 0.6,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "savefig.dpi": 200,
-    "pdf.fonttype": 42,
-}
-WIDTH, HEIGHT = 5.0, 3.3  # inches; the text above is in points, so print keeps its size
 
 XAxis = Literal["step", "tokens", "seconds"]
 Loss = Literal["train_loss", "val_loss"]
@@ -57,63 +35,8 @@ Y_LABELS = {
 }
 FINAL = "final validation loss (nats per token)"
 
-Arguments = ParamSpec("Arguments")
 
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure, the numbers it shows, and what a reader must know to read it."""
-
-    figure: Figure
-    data: pd.DataFrame
-    caption: str
-
-    def save(self, stem: Path) -> None:
-        """Writes ``stem``.pdf for print and ``stem``.png for pages."""
-        for kind in ("pdf", "png"):
-            stem.with_name(f"{stem.name}.{kind}").write_bytes(self.render(kind))
-
-    def render(self, kind: Literal["pdf", "png"]) -> bytes:
-        """The figure as a file's content; the same numbers give the same bytes."""
-        import matplotlib
-
-        content = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            undated = {"CreationDate": None} if kind == "pdf" else {}
-            self.figure.savefig(content, format=kind, metadata=undated)
-        return content.getvalue()
-
-    def _repr_png_(self) -> bytes:
-        return self.render("png")
-
-
-@dataclass(frozen=True)
-class Look:
-    """How an optimizer is drawn."""
-
-    colour: str
-    marker: str
-    dash: Any
-
-
-def look(optimizer: str) -> Look:
-    """How ``optimizer`` is drawn in every figure; a function of the name alone."""
-    rest, colour = divmod(zlib.crc32(optimizer.encode(), LOOK_SEED), len(COLOURS))
-    return Look(COLOURS[colour], MARKERS[rest % len(MARKERS)], DASHES[rest % len(DASHES)])
-
-
-def _styled(draw: Callable[Arguments, Plot]) -> Callable[Arguments, Plot]:
-    @functools.wraps(draw)
-    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Plot:
-        import matplotlib
-
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return styled
-
-
-@_styled
+@styled
 def loss_curves(runs: Runs, *, x: XAxis, loss: Loss) -> Plot:
     """Every run as a thin line, the mean of each optimizer's best trial as a bold one.
 
@@ -131,12 +54,12 @@ def loss_curves(runs: Runs, *, x: XAxis, loss: Loss) -> Plot:
     rows = runs.metrics[["run_id", "step", "tokens", "seconds", loss]].dropna(subset=[x, loss])
     data = rows.merge(keys, on="run_id")
 
-    figure, axes = _axes(X_LABELS[x], Y_LABELS[loss])
+    figure, axes = new_axes(X_LABELS[x], Y_LABELS[loss])
     for run_id, run in data.groupby("run_id", sort=False):
         colour = look(run["optimizer"].iloc[0]).colour
         axes.plot(run[x], run[loss], color=colour, lw=0.6, alpha=0.4, gid=str(run_id))
     last = data.drop_duplicates("run_id", keep="last")
-    right, top = _without_outliers(last[x]), _without_outliers(last[loss])
+    right, top = without_outliers(last[x]), without_outliers(last[loss])
     for row in records(best):
         trial = data[(data["trial"] == row["trial"]) & (data["state"] == "completed")]
         mean = _mean_over_seeds(trial, x, loss)
@@ -153,11 +76,11 @@ def loss_curves(runs: Runs, *, x: XAxis, loss: Loss) -> Plot:
         )
         right = max([right, *mean["x"]])
         top = max([top, *mean.loc[mean["x"] >= 0.1 * mean["x"].max(), "loss"]])
-    _limit(axes, (0, right), (_lowest(data[loss]), top))
+    set_limits(axes, (0, right), (lowest(data[loss]), top))
     for end in records(last[last["state"] == "diverged"]):
         place = min(end[x], right), min(end[loss], axes.get_ylim()[1])
         axes.plot(*place, "x", color=look(end["optimizer"]).colour, ms=4.5, clip_on=False)
-    _legend(figure, axes)
+    add_legend(figure, axes)
     return Plot(
         figure,
         data,
@@ -168,7 +91,7 @@ def loss_curves(runs: Runs, *, x: XAxis, loss: Loss) -> Plot:
     )
 
 
-@_styled
+@styled
 def learning_rates(runs: Runs) -> Plot:
     """Final validation loss against the learning rate, a marker per run.
 
@@ -181,8 +104,8 @@ def learning_rates(runs: Runs) -> Plot:
     tried = trials(runs.runs)
     best = {row["optimizer"]: row for row in records(best_trials(tried))}
     data = _outcomes(runs)
-    top = _without_outliers(data["loss"])
-    figure, axes = _axes("learning rate", FINAL)
+    top = without_outliers(data["loss"])
+    figure, axes = new_axes("learning rate", FINAL)
     axes.set_xscale("log")
     for optimizer in sorted(set(data["optimizer"])):
         mine = data[data["optimizer"] == optimizer]
@@ -194,9 +117,9 @@ def learning_rates(runs: Runs) -> Plot:
         axes.plot(mean.index, mean, c=style.colour, ls=style.dash, lw=1, gid=f"mean {optimizer}")
         axes.plot([], [], ls=style.dash, label=optimizer, **runs_shown)
         off = mine[(mine["loss"] > top) & (mine["loss"] < math.inf)]
-        _on_top(axes, off["lr"], 0.88, {"mfc": "none", "mec": style.colour, "marker": "^"})
+        on_top(axes, off["lr"], 0.88, {"mfc": "none", "mec": style.colour, "marker": "^"})
         crossed = mine[mine["loss"] == math.inf]
-        _on_top(axes, crossed["lr"], 0.96, {"color": style.colour, "marker": "x"})
+        on_top(axes, crossed["lr"], 0.96, {"color": style.colour, "marker": "x"})
         row = best[optimizer]
         if row["mean"] < math.inf:
             axes.plot(row["lr"], row["mean"], "o", ms=10, mfc="none", mec=style.colour)
@@ -214,12 +137,12 @@ def learning_rates(runs: Runs) -> Plot:
             )
     lost = (data["loss"] == math.inf).any()
     higher = ((data["loss"] > top) & (data["loss"] < math.inf)).any()
-    _limit(axes, None, (_lowest(data["loss"]), top), 0.1, 0.2 if lost or higher else 0.06)
+    set_limits(axes, None, (lowest(data["loss"]), top), 0.1, 0.2 if lost or higher else 0.06)
     for height, text, present in ((0.96, "diverged", lost), (0.88, "higher", higher)):
         if present:
             axes.text(1.01, height, text, transform=axes.transAxes, va="center", size=7.5)
-    _scale_rates(axes, data["lr"])
-    _legend(figure, axes)
+    scale_rates(axes, data["lr"])
+    add_legend(figure, axes)
     return Plot(
         figure,
         data,
@@ -230,7 +153,7 @@ def learning_rates(runs: Runs) -> Plot:
     )
 
 
-@_styled
+@styled
 def best_per_optimizer(runs: Runs) -> Plot:
     """Final validation loss of each optimizer's best trial: seeds, mean, interval.
 
@@ -242,7 +165,7 @@ def best_per_optimizer(runs: Runs) -> Plot:
     """
     best = best_trials(trials(runs.runs))
     data = best[best["mean"] < math.inf]
-    figure, axes = _axes(FINAL, "", height=0.8 + 0.3 * len(data))
+    figure, axes = new_axes(FINAL, "", height=0.8 + 0.3 * len(data))
     for place, row in enumerate(records(data)):
         style = look(row["optimizer"])
         axes.plot([row["low"], row["high"]], [place, place], color=style.colour, lw=1.2)
@@ -275,85 +198,3 @@ def _mean_over_seeds(trial: pd.DataFrame, x: str, loss: str) -> pd.DataFrame:
         x=(x, "mean"), loss=(loss, "mean"), low=(loss, "min"), high=(loss, "max"), n=(loss, "size")
     )
     return curve[curve["n"] == trial["run_id"].nunique()]
-
-
-def _lowest(values: Iterable[float]) -> float:
-    return min((value for value in values if math.isfinite(value)), default=0.0)
-
-
-def _without_outliers(values: Iterable[float]) -> float:
-    """The highest value, or where an axis ends so that a few high ones do not squash the rest."""
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return 1.0
-    low, middle, high = min(finite), statistics.median(finite), max(finite)
-    return min(high, middle + 3 * (middle - low)) if middle > low else high
-
-
-def _axes(x_label: str, y_label: str, height: float = HEIGHT) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set(xlabel=x_label, ylabel=y_label)
-    return figure, axes
-
-
-def _limit(
-    axes: Axes,
-    x: tuple[float, float] | None,
-    y: tuple[float, float],
-    below: float = 0.04,
-    above: float = 0.04,
-) -> None:
-    """Sets the limits; ``below`` and ``above`` are room beyond ``y``, as parts of its range."""
-    if x:
-        axes.set_xlim(x[0], x[1] * 1.02)
-    height = y[1] - y[0] or 1.0
-    axes.set_ylim(y[0] - below * height, y[1] + above * height)
-    for axis, (_, high) in ((axes.xaxis, x or (0, 0)), (axes.yaxis, y)):
-        if high >= 10_000:
-            from matplotlib.ticker import EngFormatter
-
-            axis.set_major_formatter(EngFormatter(sep=""))
-
-
-def _on_top(axes: Axes, lrs: Iterable[float], height: float, shown: dict[str, Any]) -> None:
-    """Markers on the top margin; those of one learning rate stand side by side."""
-    from matplotlib.transforms import ScaledTranslation
-
-    placed: dict[float, int] = {}
-    for lr in lrs:
-        shift = 5 * placed.get(lr, 0) / 72
-        placed[lr] = placed.get(lr, 0) + 1
-        aside = ScaledTranslation(shift, 0, axes.figure.dpi_scale_trans)
-        place = axes.get_xaxis_transform() + aside
-        axes.plot(lr, height, ls="none", ms=4.5, transform=place, clip_on=False, **shown)
-
-
-def _scale_rates(axes: Axes, lrs: Iterable[float]) -> None:
-    """Limits around ``lrs``; ticks at them where they fit, otherwise at 1, 2, 5 or decades."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
-
-    tried = sorted(lr for lr in set(lrs) if lr > 0)
-    if not tried:
-        return
-    decades = math.log10(tried[-1] / tried[0])
-    margin = 10 ** (0.05 * decades or 0.1)
-    axes.set_xlim(tried[0] / margin, tried[-1] * margin)
-    gaps = [math.log10(b / a) for a, b in zip(tried, tried[1:], strict=False)]
-    if all(gap >= 0.11 * decades for gap in gaps):
-        axes.xaxis.set_major_locator(FixedLocator(tried))
-    else:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        columns = min(3, len(handles))
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns)

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.lines import Line2D
 
 from gptopt.results import Runs, load
-from gptopt.results.plots import Plot, best_per_optimizer, learning_rates, look, loss_curves
+from gptopt.results.plots import best_per_optimizer, learning_rates, loss_curves
+from gptopt.results.style import Plot, look
 
 from .rundirs import FINALS, configure, eval_row, start_row, write_run
 
