@@ -51,6 +51,8 @@ def main(_: DictConfig) -> float:
     link = Path(job.runtime.output_dir) / str(job.job.num)
     if run.is_dir() and not link.is_symlink():
         link.symlink_to(os.path.relpath(run, link.parent))
+    if code == ExitCode.RUN_AGAIN:  # asked to stop: so is the sweep around this run
+        sys.exit(int(code))
     if result is None or code != ExitCode.DONE:
         said = f"; {layout.TASK_LOG} in it says why" if run.is_dir() else ""
         raise RunFailedError(f"{run} ended with exit code {int(code)}{said}")

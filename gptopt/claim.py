@@ -144,8 +144,10 @@ class Claim:
             try:
                 self.fence()
                 os.utime(record)
-            except (OSError, BusyError):
+            except BusyError:
                 return  # the next commit tells
+            except OSError:
+                continue  # a file server's hiccup; the lease outlives several beats
 
 
 def busy(run: Path) -> BusyError:

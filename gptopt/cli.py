@@ -77,7 +77,7 @@ def plan_command(
 @overrides_argument
 @click.option(
     "--via",
-    type=click.Choice(["auto", "local", "submitit"]),
+    type=click.Choice(["auto", "local", "submitit", "disbatch"]),
     default="auto",
     show_default=True,
     help="auto: submitit where there is a SLURM, else this machine's cores.",
@@ -109,7 +109,7 @@ def submit(
         raise ValueError("--via submitit: there is no SLURM here (no sbatch on the PATH).")
     chosen = cluster or any(text.startswith("cluster=") for text in overrides)
     if not chosen and via != "local" and slurm.is_here():
-        cluster = "slurm"
+        cluster = "slurm-disbatch" if via == "disbatch" else "slurm"
     planned = plan(file, _with_cluster(overrides, cluster), max_runs=max_runs)
     backend = planned.cluster.backend if via == "auto" else via
     if report and backend != "local":

@@ -53,8 +53,9 @@ class RunProgress:
         """Takes a train or eval row."""
         self._last |= row
         words = {"train_loss": "train", "val_loss": "val"}
+        shown = row if self.kind == "lines" else self._last  # a line says what is true at its step
         losses = "  ".join(
-            f"{word} {self._last[key]:.4f}" for key, word in words.items() if self._last.get(key)
+            f"{word} {shown[key]:.4f}" for key, word in words.items() if shown.get(key)
         )
         self._bar.update(self._task, completed=row["step"], losses=losses)
         now = time.monotonic()

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from gptopt.data.loader import Loader
 from gptopt.optim import RoutedOptimizer
 
 PACKAGES = ("gptopt", "torch", "numpy", "hydra-core", "omegaconf", "submitit")
+CODE = ("gptopt", "hydra_conf", "run_hydra.py")
 SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
 
 log = logging.getLogger(__name__)
@@ -52,10 +54,13 @@ def _versions() -> dict[str, str]:
 
 
 def git() -> dict[str, Any] | None:
-    """Commit of the checkout and whether tracked files differ from it; None outside of git."""
+    """Commit of the checkout and whether its code differs from it; None outside of git.
+
+    Files that git does not know count where code and settings live: they may be what is run.
+    """
     try:
         command = ["git", "-C", str(layout.PROJECT), "status", "--porcelain=v2", "--branch"]
-        command += ["--untracked-files=no"]
+        command += ["--untracked-files=all", "--", *CODE]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
@@ -78,7 +83,10 @@ def device_name(device: torch.device) -> str:
 
 def numerics(device: torch.device, world_size: int, dtype: str, compiled: bool) -> dict[str, Any]:
     """What must be equal for a resumed run to be bit-identical to one that never stopped."""
+    known = git() or {}
+    changes = " and changes" if known.get("dirty") else ""
     return {
+        "code": f"{str(known.get('commit'))[:12]}{changes}",
         "torch": str(torch.__version__),
         "device": device_name(device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -137,6 +145,7 @@ def write_provenance(
     content = {
         "run_id": config.run_id,
         "run_name": config.paths.run_name,
+        "instance": secrets.token_hex(4),  # tells this directory from one of the same run
         "sweep": config.paths.sweep,
         **provenance(device),
         "fingerprints": {

@@ -102,7 +102,7 @@ def train(config: Config) -> RunResult:
     for source in (corpus.train, corpus.val):
         check_ids(source, config.model.config["vocab_size"])
     if not config.force:
-        _check_continues(run, derived)
+        _check_continues(run, derived, corpus.fingerprint)
     try:
         deadline = find_deadline(config.cluster.deadline)
     except ValueError as error:
@@ -185,10 +185,19 @@ def _check_paths(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def _check_continues(run: Path, derived: Derived) -> None:
+def _check_continues(run: Path, derived: Derived, data: str) -> None:
     """Refuses to go on with other numbers than the run began with: other devices, other data."""
+    from gptopt.data import DataError
+
     if not layout.is_run(run):
         return
+    fingerprints = (files.read_json(run / layout.PROVENANCE) or {}).get("fingerprints", {})
+    if fingerprints.get("data", data) != data:
+        raise DataError(
+            f"{run} began with the data {fingerprints['data'][:12]}, and this is {data[:12]}: its"
+            " files have changed, or another Python brings other sources. Restore them, or start"
+            " over with +force."
+        )
     began = yaml.safe_load((run / layout.RESOLVED).read_text(encoding="utf-8"))["derived"]
     problems = [
         Problem(

@@ -148,7 +148,6 @@ def _fit(
     # --- resume ---------------------------------------------------------------------------------
     now = Progress()
     here = numerics(device, world.size, params.dtype, params.compile)
-    here["data"] = corpus.fingerprint[:12]
     checkpoint.seed_everything(params.seed + world.rank)  # dropout differs between ranks
     if resume_from is not None:
         saved = checkpoint.load(resume_from, rank=world.rank).state
@@ -195,6 +194,10 @@ def _fit(
             is_first, is_last = step == 1, step == derived.max_steps
             is_logged = is_first or is_last or step % derived.log_interval == 0
             is_due = saver.is_due(step, is_last, derived.save_interval)
+            is_evaluated = is_last or bool(
+                derived.eval_interval and step % derived.eval_interval == 0
+            )
+            is_timed = is_logged or is_evaluated or is_due  # or their time would be the step's
             rate = schedule(now.step - now.schedule_start)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate
@@ -243,14 +246,14 @@ def _fit(
                 if trouble:
                     log.warning("step %d is skipped: %s", step, trouble)
 
-            if is_logged:
+            if is_timed:
                 precision.synchronize()
             update_began = time.perf_counter()
             if now.skipped:
                 precision.skip()
             else:
                 precision.step(optimizer)
-            if is_logged:
+            if is_timed:
                 precision.synchronize()
             ended = time.perf_counter()
             model.zero_grad(set_to_none=True)
@@ -276,9 +279,6 @@ def _fit(
                 if shown.norms:
                     values["param_norm"] = torch.nn.utils.get_total_norm(parameters).item()
                 recorder.write(_row("train", step, now, derived, **values))
-            is_evaluated = is_last or bool(
-                derived.eval_interval and step % derived.eval_interval == 0
-            )
             if is_evaluated:
                 with optimizer.eval_weights():
                     val_loss = evaluate(

@@ -14,7 +14,7 @@ from tiny import checkpoints, in_step, marker, result, rows, stopped_at, tiny
 
 import gptopt
 from gptopt import checkpoint, layout, training
-from gptopt.data import open_corpus
+from gptopt.data import DataError, open_corpus
 from gptopt.data.loader import Loader
 from gptopt.run import run_directory
 from gptopt.state import read_state
@@ -349,14 +349,18 @@ def test_other_numerics_are_said_when_a_run_goes_on(tmp_path):
     assert f"this resume is not bit-exact: {words}\n" in task_log(run)
 
 
-def test_other_data_is_said_when_a_run_goes_on(tmp_path):
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
     # As with the corpus of the standard library, where another Python is installed meanwhile.
     config = tiny(tmp_path)
     run = stopped_at(config, 9)
     opened = open_corpus(config.data, config.paths.data_root)
-    with mock.patch("gptopt.data.open_corpus", return_value=replace(opened, fingerprint="0" * 64)):
+    other = replace(opened, fingerprint="0" * 64)
+    with (
+        mock.patch("gptopt.data.open_corpus", return_value=other),
+        pytest.raises(DataError, match="and this is 000000000000: its files have changed"),
+    ):
         gptopt.train(config)
-    assert "this resume is not bit-exact: data " in task_log(run)
+    assert read_state(run).step == 9
 
 
 # --- what is not finite -------------------------------------------------------------------------

@@ -32,12 +32,14 @@ def run_id(config: Mapping[str, Any]) -> str:
     """64 hex digits that two configurations share exactly when they train the same run.
 
     Args:
-        config: The resolved nodes. Left out are logging, paths, cluster, profile and
-            args, and of ``checkpoint`` all but ``init_from`` (saving more often changes
-            no weight, starting from other weights does).
+        config: The resolved nodes. Left out are paths, cluster, profile and args, of
+            ``checkpoint`` all but ``init_from`` (saving more often changes no weight, starting
+            from other weights does), and of ``logging`` all but ``eval_tokens`` (which says
+            what the reported loss is a loss of).
     """
     kept = {node: config[node] for node in IDENTITY_NODES}
     kept["init_from"] = config["checkpoint"]["init_from"]
+    kept["eval_tokens"] = config["logging"]["logging_params"]["eval_tokens"]
     text = json.dumps(_canonical(kept), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

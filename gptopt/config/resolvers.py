@@ -110,7 +110,7 @@ def device_count() -> int:
 
 def run_hash(*, _root_: DictConfig) -> str:
     """The first digits of the run's identity; ends every run name."""
-    nodes = (*identity.IDENTITY_NODES, "checkpoint")
+    nodes = (*identity.IDENTITY_NODES, "checkpoint", "logging")
     config = {node: OmegaConf.to_container(_root_[node], resolve=True) for node in nodes}
     return identity.run_id(config)[: identity.DIGITS]
 

@@ -159,7 +159,7 @@ class Cluster:
     """Where and how jobs of a sweep run."""
 
     name: str
-    backend: Literal["local", "submitit"]
+    backend: Literal["local", "submitit", "disbatch"]
     workers: PositiveInt | None
     threads: PositiveInt | None
     deadline: str | float | None

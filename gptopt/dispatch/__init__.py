@@ -49,5 +49,5 @@ class Backend(Protocol):
 
 
 def backend(name: str) -> Backend:
-    """The back end called ``name``: local, submitit."""
+    """The back end called ``name``: local, submitit, disbatch."""
     return importlib.import_module(f"gptopt.dispatch.{name}")

@@ -46,18 +46,19 @@ def max_array_size() -> int:
     return int(found[1]) if found else DEFAULT_MAX_ARRAY_SIZE
 
 
-def queued() -> set[tuple[str, int]]:
-    """(job, array element) of what this user has in the queue, waiting or running."""
+def queued() -> set[tuple[str, int | None]]:
+    """(job, array element or None) of what this user has in the queue, waiting or running."""
     states = "PENDING,CONFIGURING,RUNNING,SUSPENDED,REQUEUED"
     answer = ask("squeue", "--me", "--array", "--noheader", "--states", states, "-o", "%F %K")
     found = (line.split() for line in answer.splitlines())
-    return {(job, int(element) if element.isdigit() else 0) for job, element in found}
+    return {(job, int(element) if element.isdigit() else None) for job, element in found}
 
 
 def pending(records: Iterable[Record]) -> set[Path]:
     """Directories of the runs that a queued job of one of these submissions stands for."""
     jobs = {key: run for record in records for key, run in record.jobs().items()}
-    return {jobs[key] for key in queued() & jobs.keys()} if jobs and is_here() else set()
+    queue = queued() if jobs and is_here() else set()
+    return {run for (job, row), run in jobs.items() if {(job, row), (job, None)} & queue}
 
 
 def requeue() -> bool:

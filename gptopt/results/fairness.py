@@ -20,11 +20,19 @@ SAME = {
     "run.device": "devices",
 }
 """Provenance that all runs of one workload should share."""
+FEWEST_RATES = 3
 SAME_PER_SEED = {
     "run.fingerprints.init_weights": "initial weights",
     "run.fingerprints.data_order": "orders of the data",
 }
 """Provenance that its runs with the same seeds and batch size should share."""
+SAME_AT_BEST = {
+    "training.training_params.dtype": "number formats",
+    "derived.global_batch_size": "batch sizes",
+    "training.training_params.max_grad_norm": "clipping thresholds",
+    "lr_scheduler.name": "schedules",
+}
+"""Settings beside the optimizer that the best trials should share, or a reader must know."""
 SEEDED = (*SEEDS, "derived.global_batch_size")
 
 
@@ -35,7 +43,7 @@ def warnings(runs: pd.DataFrame) -> list[str]:
         runs: Rows of ``Runs.runs``, of one workload.
     """
     best = records(best_trials(trials(runs)))
-    return [*_unlike(runs), *_untuned(best), *_lost(runs)]
+    return [*_unlike(runs), *_unlike_settings(runs, best), *_untuned(best), *_lost(runs)]
 
 
 def _unlike(runs: pd.DataFrame) -> list[str]:
@@ -53,6 +61,21 @@ def _unlike(runs: pd.DataFrame) -> list[str]:
     return found
 
 
+def _unlike_settings(runs: pd.DataFrame, best: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for column, what in SAME_AT_BEST.items():
+        if column not in runs:
+            continue
+        values = {
+            row["optimizer"]: runs.loc[runs["trial"] == row["trial"], column].iloc[0]
+            for row in best
+        }
+        if len({str(value) for value in values.values()}) > 1:
+            listed = ", ".join(f"{optimizer} {value}" for optimizer, value in values.items())
+            found.append(f"The best trials have different {what}: {listed}.")
+    return found
+
+
 def _untuned(best: list[dict[str, Any]]) -> list[str]:
     found = [
         f"{row['optimizer']} is not tuned: its best learning rate {row['lr']:g} is the "
@@ -60,6 +83,17 @@ def _untuned(best: list[dict[str, Any]]) -> list[str]:
         for row in best
         if row["edge"]
     ]
+    for row in best:
+        if row["rates"] < FEWEST_RATES:
+            found.append(
+                f"{row['optimizer']} is not tuned: {row['rates']} learning rate(s) were tried;"
+                f" an optimum takes at least {FEWEST_RATES}."
+            )
+        if row["unfinished"]:
+            found.append(
+                f"{row['unfinished']} run(s) of the best trial of {row['optimizer']} failed or"
+                " have not ended."
+            )
     for key, what in (("trials", "trials"), ("n", "seeds at their best trial")):
         if len({row[key] for row in best}) > 1:
             counts = ", ".join(f"{row['optimizer']} {row[key]}" for row in best)

@@ -129,14 +129,17 @@ def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns of ``trials``, and: trials (how many were finished, the tuning budget),
-        edge (see ``edge``, over the learning rates of finished trials, or ""), gap and p (see
-        ``welch``, against ``BASELINE``). The lowest mean comes first.
+        rates (how many learning rates among them), edge (see ``edge``, over the learning rates
+        of finished trials, or ""), gap and p (see ``welch``, against ``BASELINE``). Of an
+        optimizer's trials, those with the most seeds are eligible. The lowest mean comes first.
     """
     import pandas as pd
 
     rows = []
     for _, workload in trials[trials["n"] > 0].groupby("workload"):
-        ordered = workload.sort_values("mean", kind="stable")
+        # a trial that lacks seeds that another one has may be the lucky part of itself
+        fullest = workload.groupby("optimizer")["n"].transform("max")
+        ordered = workload[workload["n"] == fullest].sort_values("mean", kind="stable")
         best = records(ordered.drop_duplicates("optimizer"))
         losses = {row["optimizer"]: row["losses"] for row in best}
         baseline = losses.get(BASELINE, [])
@@ -144,5 +147,6 @@ def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
             tried = workload[workload["optimizer"] == row["optimizer"]]
             gap, p = welch(row["losses"], [] if row["optimizer"] == BASELINE else baseline)
             flag = edge(tried["lr"], row["lr"]) if math.isfinite(row["mean"]) else None
-            rows.append({**row, "trials": len(tried), "edge": flag or "", "gap": gap, "p": p})
-    return pd.DataFrame(rows, columns=[*trials.columns, "trials", "edge", "gap", "p"])
+            counts = {"trials": len(tried), "rates": tried["lr"].nunique()}
+            rows.append({**row, **counts, "edge": flag or "", "gap": gap, "p": p})
+    return pd.DataFrame(rows, columns=[*trials.columns, "trials", "rates", "edge", "gap", "p"])

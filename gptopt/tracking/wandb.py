@@ -19,7 +19,7 @@ from gptopt.tracking.interface import RunInfo
 
 Mode = Literal["online", "offline", "disabled"]
 
-RUN_ID_DIGITS = 16
+RUN_ID_DIGITS = 12
 
 
 def build(
@@ -53,7 +53,7 @@ def build(
             mode=mode,
             tags=tags,
             notes=notes,
-            id=run.run_id[:RUN_ID_DIGITS],
+            id=run.run_id[:RUN_ID_DIGITS] + run.provenance.get("instance", ""),
             name=run.path.name,
             group=run.sweep,
             resume="allow",

@@ -156,7 +156,28 @@ def test_warnings_name_every_reason_to_doubt(sweep: Runs) -> None:
     assert "worst result: muon at lr 0.32 (2)" in text
     assert "1 run(s) failed and are not counted: it failed." in text
     assert "Not finished, and not counted: 1 interrupted." in text
-    assert len(text.splitlines()) == 5
+    of_the_best = [line for line in text.splitlines() if "of the best trial of" in line]
+    assert all(line.endswith("failed or have not ended.") for line in of_the_best)
+    assert len(text.splitlines()) == 5 + len(of_the_best)
+
+
+def test_a_trial_that_lacks_seeds_does_not_win(tmp_path: Path) -> None:
+    for lr, losses in ((0.01, (2.80, 2.82, 2.81)), (0.02, (2.79, None, None))):
+        for seed, loss in enumerate(losses):
+            run = tmp_path / f"{lr}-{seed}"
+            rows = [start_row(1, 0), *([eval_row(10, loss)] if loss else [])]
+            state = "completed" if loss else "failed"
+            write_run(run, configure("muon", lr, seed), [rows], state=state)
+    best = records(best_trials(trials(load(tmp_path).runs)))
+    assert [(row["lr"], row["n"]) for row in best] == [(0.01, 3)]
+
+
+def test_other_settings_of_the_best_trials_are_told(tmp_path: Path) -> None:
+    rows = [start_row(1, 0), eval_row(10, 2.0)]
+    write_run(tmp_path / "a", configure("adamw", 0.1, 0), [rows])
+    changed = configure("muon", 0.1, 0, training__training_params__dtype="bfloat16")
+    write_run(tmp_path / "b", changed, [rows])
+    assert any("different number formats: " in text for text in warnings(load(tmp_path).runs))
 
 
 @pytest.mark.parametrize(
@@ -187,4 +208,6 @@ def test_other_seeds_may_have_other_weights_and_orders(tmp_path: Path) -> None:
     }
     write_run(tmp_path / "a", configure("adamw", 0.1, 0), [rows])
     write_run(tmp_path / "b", configure("adamw", 0.1, 1), [rows], provenance=other)
-    assert warnings(load(tmp_path).runs) == []
+    assert warnings(load(tmp_path).runs) == [
+        "adamw is not tuned: 1 learning rate(s) were tried; an optimum takes at least 3."
+    ]

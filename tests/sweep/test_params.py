@@ -7,6 +7,7 @@ import pytest
 
 from gptopt.config.checks import ConfigError
 from gptopt.sweep import params
+from gptopt.sweep.keys import PATH
 
 LR = "optimizer.optimizer_params.lr"
 WD = "optimizer.optimizer_params.weight_decay"
@@ -88,7 +89,7 @@ def test_a_leading_plus_is_kept(points):
 
 def test_every_alias_names_a_group_or_a_path():
     for path in params.aliases().values():
-        assert path in params.groups() or params.PATH.fullmatch(path)
+        assert path in params.groups() or PATH.fullmatch(path)
 
 
 WRONG = {  # what stands in the file: what is said of it
@@ -111,7 +112,9 @@ WRONG = {  # what stands in the file: what is said of it
     "no blocks": ('{"$each": []}', "/$each: it takes a list of objects"),
     "each of an object": ('{"$each": {"lr": 1}}', "/$each: it takes a list of objects"),
     "each of numbers": ('{"lr": 1, "$each": [3]}', "/$each/0: 3: it takes an object such as"),
-    "later word": ('{"$zip": {"lr": [1]}}', "/$zip: not built yet; $each and plain lists are"),
+    "stages": ('{"$stages": []}', "/$stages: not built yet; run the stages as files"),
+    "the best so far": ('{"$top": 1, "lr": 1}', "/$top: not built yet"),
+    "times": ('{"lr": {"times": [1, 2]}}', "/lr: times multiplies what a stage before has found"),
     "misspelt word": ('{"$eech": []}', "/$eech: there is no such word. Did you mean '$each'?"),
     "misspelt alias": ('{"sed": 1}', "/sed: there is no such key. Did you mean 'seed'?"),
     "misspelt group": ('{"optimiser": 1}', "Did you mean 'optimizer'?"),
@@ -127,7 +130,9 @@ WRONG = {  # what stands in the file: what is said of it
     "package": ('{"optimizer@x": "adamw"}', "/optimizer@x: there is no such key"),
     "equals sign": ('{"model.config.n=1": 2}', "there is no such key"),
     "not ASCII": ('{"model.côté": 2}', "there is no such key"),
-    "generator": ('{"lr": {"log": [1, 2, 3]}}', '/lr: the generator {"log": ...} is not built yet'),
+    "misspelt generator": ('{"lr": {"logg": [1, 2, 3]}}', "Did you mean 'log'?"),
+    "generator in a list": ('{"lr": [1, {"lin": [2, 3, 4]}]}', '/lr/1: {"lin": ...} stands alone'),
+    "two generators": ('{"lr": {"log": [1, 2, 3], "lin": [1, 2, 3]}}', "an object with one key"),
     "object": ('{"model": {"config": 1}}', "/model: an object is no value; write a dotted path"),
     "object in a list": ('{"lr": [1, {"a": 2}]}', "/lr/1: an object is no value"),
     "object in a choice": ('{"betas": [[{"a": 2}]]}', "/betas/0: an object cannot stand inside"),

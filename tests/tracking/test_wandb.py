@@ -161,7 +161,7 @@ def test_offline_run_holds_the_numbers_of_the_metrics_file(training_with):
 
     run = next(r.run for r in stored if r.WhichOneof("record_type") == "run")
     assert (run.run_id, run.display_name, run.run_group) == (
-        RUN_ID[:16],
+        RUN_ID[:12],
         training.run.name,
         "lr_sweep",
     )
@@ -290,7 +290,7 @@ def test_resumed_run_keeps_its_id_and_a_replay_gives_its_curve_once(training_wit
 
     first, second, replayed = training.stored()
     ids = {r.run.run_id for r in first + second + replayed if r.HasField("run")}
-    assert ids == {RUN_ID[:16]}
+    assert ids == {RUN_ID[:12]}
     curve = [row for row in training.written(1) if row["step"] <= 10] + training.written(2)
     assert same(history(replayed), curve)
     assert [row["step"] for row in curve if "train_loss" in row] == list(range(1, 31))
