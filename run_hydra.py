@@ -23,9 +23,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gptopt import layout
-from gptopt.config.checks import ConfigError
 from gptopt.config.compose import arguments, compose, compose_all, points, spelled_out
 from gptopt.config.identity import run_directory
+from gptopt.config.problems import ConfigError
 from gptopt.config.schema import Config
 from gptopt.data import DataError, open_corpus
 from gptopt.run import execute, exit_code_of

@@ -15,7 +15,8 @@ from typing import Any, get_type_hints
 import yaml
 
 from gptopt.config import resolve, schema
-from gptopt.config.checks import choices_of, describe, schedule_keys
+from gptopt.config.checks import choices_of, schedule_keys
+from gptopt.config.values import describe
 from gptopt.layout import HYDRA_CONF
 
 PAGE = Path(__file__).with_name("configuration.md")

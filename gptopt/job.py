@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gptopt.config.checks import ConfigError, Problem
 from gptopt.config.compose import compose
 from gptopt.config.identity import run_directory
+from gptopt.config.problems import ConfigError, Problem
 from gptopt.run import execute
 from gptopt.state import ExitCode
 from gptopt.sweep.record import Record

@@ -27,8 +27,9 @@ import yaml
 
 from gptopt import files, layout
 from gptopt.claim import BusyError, Claim, busy, move_aside
-from gptopt.config.checks import RESUME_WORDS, ConfigError, Problem
+from gptopt.config.checks import RESUME_WORDS
 from gptopt.config.identity import run_directory
+from gptopt.config.problems import ConfigError, Problem
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived, derive
 from gptopt.state import ExitCode, owner, read_state

@@ -40,7 +40,8 @@ def layer(module: str) -> str:
     }.items():
         if any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes):
             return name
-    return "top" if module in TOP else "train"
+    is_top = module in TOP or module.startswith("gptopt.cli.")
+    return "top" if is_top else "train"
 
 
 def modules() -> dict[str, Path]:

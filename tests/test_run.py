@@ -30,8 +30,8 @@ import gptopt
 from gptopt import files, layout
 from gptopt.checkpoint import StorageError
 from gptopt.claim import BusyError, CannotCreateError, Claim
-from gptopt.config.checks import ConfigError
 from gptopt.config.identity import run_directory
+from gptopt.config.problems import ConfigError
 from gptopt.data import DataError
 from gptopt.run import execute, exit_code_of
 from gptopt.state import ExitCode, read_state

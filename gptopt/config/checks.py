@@ -6,242 +6,33 @@ key, value), what is accepted, and the nearest valid choice.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
 import math
-import re
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from gptopt import layout
 from gptopt.config import resolve, schema, solver
+from gptopt.config.problems import (
+    SECRET,
+    TRACKERS,
+    ConfigError,
+    Problem,
+    nearest,
+    secret,
+    show,
+    unknown_key,
+)
 from gptopt.config.resolvers import device_count
-from gptopt.config.types import Cadence, Count, Fraction
-from gptopt.state import ExitCode
+from gptopt.config.types import Count, Fraction
+from gptopt.config.values import UNRESOLVED, MismatchError, coerce, describe, hint
 
 SCHEDULES = resolve.PACKAGE / "schedules.py"
 BYTES = 256
 """Vocabulary of the corpora that are read byte by byte."""
-TRACKERS = "logging.trackers"
 RESUME_WORDS = ("auto", "latest", "best")
-SECRET = re.compile(r"api_?key|password|secret|(access|auth|hf|hub|bearer)_?token", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with a configuration."""
-
-    key: str
-    message: str
-    where: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message}" if self.where else self.message
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run, with all its problems; ends a process with 2."""
-
-    exit_code = ExitCode.CONFIG
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = list(dict.fromkeys(problems))
-        count = len(self.problems)
-        title = f"{count} problem{'s' * (count > 1)} in the configuration; nothing was started."
-        super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
-
-
-class MismatchError(ValueError):
-    """A value is not of its type; the text says what would be."""
-
-
-def nearest(given: str, choices: Iterable[str]) -> str:
-    """`` Did you mean 'muon'?`` or, when nothing is close, an empty string."""
-    close = difflib.get_close_matches(given, list(choices), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def unknown_key(
-    path: str, key: str, choices: Iterable[str], value: Any = ..., alike: Iterable[str] = ()
-) -> Problem:
-    """The problem of a key that is not among ``choices`` at ``path``.
-
-    Args:
-        path: The deepest node on the way to it that exists.
-        key: What follows.
-        choices: What ``path`` takes.
-        value: What was given for it, if anything was.
-        alike: Full keys elsewhere that end in the same word.
-    """
-    full = f"{path}.{key}" if path else key
-    if SECRET.search(key):
-        return secret(full)
-    shown = full if value is ... else f"{full}={show(value)}"
-    known = list(choices)
-    hint = "".join(f" Did you mean {other!r}?" for other in alike) or nearest(key, known)
-    add = "+logging=NAME adds a tracker" if path == TRACKERS else f"+{full}=... adds a key to it"
-    taken = f"takes: {', '.join(known)}" if known else f"is empty; {add}"
-    return Problem(full, f"{shown}: there is no such key.{hint} {path or 'The config'} {taken}.")
-
-
-def secret(key: str) -> Problem:
-    """The problem of a key that looks like a secret; its value is never shown."""
-    return Problem(
-        key,
-        f"{key}: secrets do not belong in a config, which is saved with every run; set the"
-        " environment variable of the service instead.",
-    )
-
-
-def show(value: Any) -> str:
-    """A value as one would type it, cut to a line."""
-    text = {None: "null", True: "true", False: "false"}.get(value) if _is_atom(value) else None
-    text = text or (repr(value) if isinstance(value, str) else str(value))
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_atom(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
-
-
-class Unresolved:
-    """Stands for a value whose interpolation failed, and of which nothing more is said."""
-
-
-UNRESOLVED = Unresolved()
-
-
-def coerce(value: Any, expected: Any) -> Any:
-    """``value`` as a value of type ``expected`` (an int is welcome where a float is).
-
-    Raises:
-        MismatchError: It is none; the message says what is accepted.
-    """
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if expected is Any or value is UNRESOLVED:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _coerce_union(value, arguments)
-    if expected == Cadence:
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if whole or (isinstance(value, float) and 0 < value < 1):
-            return value
-        raise MismatchError(describe(expected))
-    if origin is Annotated:
-        bounds = " ".join(str(bound) for bound in arguments[1:])
-        try:
-            inner = coerce(value, arguments[0])
-        except MismatchError as error:
-            raise MismatchError(f"{error} {bounds}") from None
-        if not all(bound.holds(inner) for bound in arguments[1:]):
-            raise MismatchError(describe(expected))
-        return inner
-    if origin is Literal:
-        if value in arguments and type(value) in {type(choice) for choice in arguments}:
-            return value
-        raise MismatchError(describe(expected))
-    if origin in (list, tuple):
-        return _coerce_sequence(value, expected, origin, arguments)
-    if origin is dict or expected is dict:
-        if isinstance(value, Mapping):
-            return dict(value)
-        raise MismatchError("a mapping {key: value}")
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if expected is float and isinstance(value, float) and not math.isfinite(value):
-        raise MismatchError("a finite number")
-    if type(value) is expected:
-        return value
-    raise MismatchError(describe(expected))
-
-
-def _coerce_union(value: Any, choices: tuple[Any, ...]) -> Any:
-    reasons = []
-    if value is None and type(None) in choices:
-        return None
-    for choice in choices:
-        if choice is type(None):
-            continue
-        try:
-            return coerce(value, choice)
-        except MismatchError as error:
-            reasons.append(str(error))
-    if type(None) in choices:
-        reasons.append("null")
-    raise MismatchError(" or ".join(reasons))
-
-
-def _coerce_sequence(value: Any, expected: Any, origin: Any, arguments: tuple[Any, ...]) -> list:
-    variadic = origin is list or arguments[1:] == (...,)
-    if not isinstance(value, (list, tuple)) or (not variadic and len(value) != len(arguments)):
-        raise MismatchError(describe(expected))
-    kinds = [arguments[0]] * len(value) if variadic else list(arguments)
-    items = []
-    for item, kind in zip(value, kinds, strict=True):
-        try:
-            items.append(coerce(item, kind))
-        except MismatchError as error:
-            raise MismatchError(
-                f"{describe(list)}, in which {show(item)} should be {error}"
-            ) from None
-    return items
-
-
-def describe(expected: Any) -> str:
-    """A type in the words of a message."""
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        list: "a list",
-        dict: "a mapping {key: value}",
-        type(None): "null",
-    }
-    if expected == Cadence:
-        return "a whole number of steps, or a share of the run between 0 and 1"
-    if origin is Annotated:
-        return f"{describe(arguments[0])} {' '.join(str(a) for a in arguments[1:])}"
-    if origin is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(argument) for argument in arguments)
-    if dataclasses.is_dataclass(expected):
-        return describe(dict)
-    if origin is tuple and len(set(arguments)) == 1:
-        return f"a list of {len(arguments)}, each {describe(arguments[0])}"
-    if origin is tuple:
-        return f"[{', '.join(describe(argument) for argument in arguments)}]"
-    if origin is list:
-        return f"a list, each {describe(arguments[0])}"
-    return words.get(origin or expected, str(expected))
-
-
-def _hint(value: Any, expected: Any) -> str:
-    """The valid value that a wrong one was probably meant to be, as a question."""
-    others: list[Any] = [[value]]  # vector -> [vector]
-    if isinstance(value, float) and value.is_integer():
-        others.append(int(value))  # 1e9 -> 1000000000
-    for other in others:
-        with contextlib.suppress(MismatchError):
-            coerce(other, expected)
-            return f" Did you mean {other}?"
-    choices = _literals(expected)
-    given = value if isinstance(value, list) else [value]
-    wrong = [word for word in given if isinstance(word, str) and word not in choices]
-    return nearest(wrong[0], choices) if wrong else ""
-
-
-def _literals(expected: Any) -> list[str]:
-    if typing.get_origin(expected) is Literal:
-        return [str(choice) for choice in typing.get_args(expected)]
-    return [word for inner in typing.get_args(expected) for word in _literals(inner)]
 
 
 class Checker:
@@ -293,7 +84,7 @@ class Checker:
         try:
             return coerce(value, expected)
         except MismatchError as error:
-            self.report(path, f"{path}={show(value)}: it takes {error}.{_hint(value, expected)}")
+            self.report(path, f"{path}={show(value)}: it takes {error}.{hint(value, expected)}")
             return value
 
     def node(self, path: str, value: Any, kind: Any) -> Any:

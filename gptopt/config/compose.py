@@ -30,19 +30,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptopt import layout
 from gptopt.config import identity, resolvers
-from gptopt.config.checks import (
-    SECRET,
-    UNRESOLVED,
-    ConfigError,
-    Problem,
-    check,
-    choices_of,
-    nearest,
-    secret,
-    unknown_key,
-)
+from gptopt.config.checks import check, choices_of
 from gptopt.config.plain import plain, words
+from gptopt.config.problems import SECRET, ConfigError, Problem, nearest, secret, unknown_key
 from gptopt.config.schema import Config, Source
+from gptopt.config.values import UNRESOLVED
 
 SEVERAL = ("logging", "experiment")
 """Groups that take more than one option, as in ``+logging=[wandb,other]``."""

@@ -10,7 +10,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gptopt.config.checks import UNRESOLVED, Problem, show
+from gptopt.config.problems import Problem, show
+from gptopt.config.values import UNRESOLVED
 
 
 def plain(tree: DictConfig, where: Callable[[str], str]) -> tuple[dict[str, Any], list[Problem]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gptopt.config.checks import nearest, show
+from gptopt.config.problems import nearest, show
 from gptopt.sweep import generators
 from gptopt.sweep.generators import Axis, Interval, Point, plain, same
 from gptopt.sweep.keys import target

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gptopt.config.checks import nearest, show
+from gptopt.config.problems import nearest, show
 
 SPACED = ("log", "lin")
 DRAWN = ("loguniform", "uniform")

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from gptopt import layout
-from gptopt.config.checks import nearest
+from gptopt.config.problems import nearest
 
 PATH = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)+", re.ASCII)
 ALIASES = Path(__file__).with_name("aliases.json")

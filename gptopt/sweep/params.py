@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gptopt.config.checks import ConfigError, Problem, show
+from gptopt.config.problems import ConfigError, Problem, show
 from gptopt.sweep import generators, strict_json
 from gptopt.sweep.block import EACH, Block, Place, Skip
 from gptopt.sweep.generators import Axis, Point, plain

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptopt import layout
-from gptopt.config.checks import ConfigError, Problem
 from gptopt.config.compose import compose_all, parse, spelled_out
 from gptopt.config.identity import run_directory
+from gptopt.config.problems import ConfigError, Problem
 from gptopt.config.schema import Cluster, Config
 from gptopt.state import State, read_state
 from gptopt.sweep import params

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from gptopt.config.checks import ConfigError, Problem
+from gptopt.config.problems import ConfigError, Problem
 
 
 class Object(dict[str, Any]):

@@ -5,18 +5,8 @@ from typing import Any, Literal
 
 import pytest
 
-from gptopt.config.checks import (
-    UNRESOLVED,
-    ConfigError,
-    MismatchError,
-    Problem,
-    check,
-    coerce,
-    describe,
-    nearest,
-    show,
-    unknown_key,
-)
+from gptopt.config.checks import check
+from gptopt.config.problems import ConfigError, Problem, nearest, show, unknown_key
 from gptopt.config.types import (
     Betas,
     Cadence,
@@ -30,6 +20,7 @@ from gptopt.config.types import (
     Seed,
     Share,
 )
+from gptopt.config.values import UNRESOLVED, MismatchError, coerce, describe
 
 FITS = [
     # type, values that it takes

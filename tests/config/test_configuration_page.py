@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from gptopt.config.checks import ConfigError
 from gptopt.config.compose import compose, compose_all, points
+from gptopt.config.problems import ConfigError
 from gptopt.layout import PROJECT
 from gptopt.state import ExitCode
 

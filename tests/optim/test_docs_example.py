@@ -9,8 +9,8 @@ import pytest
 import torch
 from optim_toy import DOCS, read_params, write_docs_example
 
-from gptopt.config.checks import ConfigError
 from gptopt.config.compose import compose
+from gptopt.config.problems import ConfigError
 from gptopt.layout import HYDRA_CONF
 from gptopt.optim import build_optimizer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gptopt.config.checks import ConfigError
+from gptopt.config.problems import ConfigError
 from gptopt.sweep import params
 from gptopt.sweep.keys import PATH
 

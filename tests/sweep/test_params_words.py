@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gptopt.config.checks import ConfigError
+from gptopt.config.problems import ConfigError
 from gptopt.layout import PROJECT
 from gptopt.sweep import params
 

@@ -8,9 +8,9 @@ import yaml
 
 from gptopt import layout
 from gptopt.config import identity
-from gptopt.config.checks import ConfigError
 from gptopt.config.compose import compose, compose_all, points
 from gptopt.config.identity import run_directory
+from gptopt.config.problems import ConfigError
 from gptopt.state import State
 from gptopt.sweep import params
 from gptopt.sweep.listing import lines

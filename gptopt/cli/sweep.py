@@ -1,50 +1,25 @@
-"""The command ``gptopt``: thin, and quick to answer, since every import waits until it is needed.
-
-Exit codes: 0 done, 1 runs failed or a back end refused, 2 bad configuration or usage,
-65 bad data, 75 stopped before the end (the same command goes on).
-"""
+"""``gptopt sweep``: plan, submit, status."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gptopt.cli.common import REPORTS, SWEEPS, reports_errors, write_report
 from gptopt.state import ExitCode
 
 if TYPE_CHECKING:
     from gptopt.sweep.plan import Plan
     from gptopt.sweep.record import Record
 
-SWEEPS = Path("logs")
-REPORTS = Path("reports")
 MAX_RUNS = 1000
 
 
-def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Ends the process with the right code and one clear message instead of a traceback."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except ValueError as error:  # ConfigError and DataError are some
-            click.echo(error, err=True)
-            sys.exit(int(getattr(error, "exit_code", ExitCode.CONFIG)))
-
-    return wrapped
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-def main() -> None:
-    """Compare optimizers on GPT pre-training."""
-
-
-@main.group()
+@click.group()
 def sweep() -> None:
     """Run a parameter file: everything in it that has no result yet."""
 
@@ -125,7 +100,7 @@ def submit(
         click.echo(f"record: {record.directory}")
         code = _start(dispatch.backend(backend), record, planned)
     if report:
-        _report([run.run for run in planned.runs], REPORTS / planned.name)
+        write_report([run.run for run in planned.runs], REPORTS / planned.name)
     sys.exit(int(code))
 
 
@@ -146,62 +121,6 @@ def status(what: Path, overrides: tuple[str, ...], max_runs: int) -> None:
         planned = plan(what, overrides, max_runs=max_runs)
         runs = planned.with_pending(_pending(planned.name)).runs
     click.echo("\n".join([*listing.lines(runs), summary(runs)]))
-
-
-@main.group()
-def results() -> None:
-    """Read run directories: tables and reports."""
-
-
-paths_argument = click.argument(
-    "paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
-)
-
-
-@results.command()
-@paths_argument
-@click.option("--csv", type=click.Path(path_type=Path), help="Write it there as CSV instead.")
-@reports_errors
-def table(paths: tuple[Path, ...], csv: Path | None) -> None:
-    """Print a row per run below PATHS: what was swept and what came out."""
-    from gptopt import results as analysis
-
-    found = analysis.table(list(paths))
-    if csv is None:
-        click.echo(found.to_string(index=False))
-    else:
-        found.to_csv(csv, index=False)
-
-
-@results.command("report")
-@paths_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="[default: reports/<PATH>]")
-@reports_errors
-def report_command(paths: tuple[Path, ...], out: Path | None) -> None:
-    """Write figures and tables of the runs below PATHS into a directory."""
-    _report(list(paths), out or REPORTS / paths[0].resolve().name)
-
-
-@main.group()
-def data() -> None:
-    """Make token shards from text."""
-
-
-@data.command()
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new directory.")
-@click.option("--tokenizer", default="gpt2", show_default=True, help="gpt2 or bytes.")
-@click.option("--val-share", default=0.005, show_default=True, help="Part of the documents.")
-@click.option("--shard-tokens", default=100_000_000, show_default=True, help="Tokens of a file.")
-@click.option("--text-key", default="text", show_default=True, help="Field of a .jsonl line.")
-@click.option("--data-root", default="data", envvar="DATA_ROOT", show_default=True)
-@reports_errors
-def prepare(sources: tuple[Path, ...], out: Path, **options: Any) -> None:
-    """Tokenize SOURCES (.txt, .jsonl, or directories of them) into shards for data=bin."""
-    from gptopt.data.prepare import prepare
-
-    tokens = prepare(sources, out, **options)["tokens"]
-    click.echo(f"{out}: {tokens['train']:,} tokens to train on, {tokens['val']:,} held out")
 
 
 def _with_cluster(overrides: Sequence[str], cluster: str | None) -> list[str]:
@@ -242,13 +161,3 @@ def _start(backend: Any, record: Record, planned: Plan) -> ExitCode:
     if submission.failed:
         return ExitCode.CRASH
     return ExitCode.RUN_AGAIN if submission.unfinished else ExitCode.DONE
-
-
-def _report(runs: list[Path], out: Path) -> None:
-    from gptopt import results as analysis
-
-    click.echo(f"report: {analysis.report(runs, out)}")
-
-
-if __name__ == "__main__":
-    main()
