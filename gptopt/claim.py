@@ -1,6 +1,7 @@
 """Owning a run directory: one trainer at a time, and an old one notices that it is replaced.
 
-1. ``flock`` on ``lock``: exact on one machine, freed by kill -9.
+1. ``flock`` on ``lock``: exact on one machine, freed by kill -9. A SLURM job that was requeued
+   puts a new lock in the place of the one that its earlier start may hold.
 2. ``attempts/NNNN.json``, created exclusively: the fencing token. Its modification time is
    the heartbeat, for file systems that do not carry flock between hosts.
 3. Before anything is committed (checkpoint, terminal marker, status) ``fence`` looks
@@ -21,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from gptopt import files, layout
-from gptopt.state import HEARTBEAT_S, ExitCode, State, identify, owner, read_state
+from gptopt.state import (
+    HEARTBEAT_S,
+    ExitCode,
+    State,
+    identify,
+    is_replaced,
+    newest_record,
+    owner,
+    read_state,
+)
 
 
 class BusyError(RuntimeError):
@@ -77,17 +87,17 @@ class Claim:
         Raises:
             BusyError: A newer attempt has taken over; write nothing more.
         """
-        if not _is_lock_of(self._descriptor, self.run):
-            raise BusyError(
-                f"{self.run} was moved aside or deleted by somebody else;"
-                f" attempt {self.attempt} stops without writing."
-            )
-        newest = layout.attempt_numbers(self.run)[-1]
-        if newest != self.attempt:
+        newest = max(layout.attempt_numbers(self.run), default=0)
+        if newest > self.attempt:
             record = files.read_json(layout.attempt_file(self.run, newest)) or {}
             raise BusyError(
                 f"attempt {newest} ({_words(record)}) has taken over {self.run};"
                 f" this one, attempt {self.attempt}, stops without writing."
+            )
+        if not _is_lock_of(self._descriptor, self.run):
+            raise BusyError(
+                f"{self.run} was moved aside, deleted or taken over by somebody else;"
+                f" attempt {self.attempt} stops without writing."
             )
 
     def note(self, **facts: Any) -> None:
@@ -201,12 +211,29 @@ def _locked(run: Path) -> int:
             raise CannotCreateError(f"cannot create the run directory {run}: {error}") from error
         try:
             _lock(descriptor, run)
+        except BusyError:
+            os.close(descriptor)
+            if not is_replaced(newest_record(run)):
+                raise
+            return _new_lock(run)
         except BaseException:
             os.close(descriptor)
             raise
         if _is_lock_of(descriptor, run):
             return descriptor
         os.close(descriptor)  # of a directory that was moved aside in this moment
+
+
+def _new_lock(run: Path) -> int:
+    """A held lock in place of the one that an earlier start of this job still holds.
+
+    SLURM starts a job again when it has lost its node, and processes may live on there.
+    """
+    path = run / f"{layout.LOCK}.{os.getpid()}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.rename(path, run / layout.LOCK)
+    return descriptor
 
 
 def _is_lock_of(descriptor: int, run: Path) -> bool:

@@ -136,21 +136,31 @@ def owner(run: Path, *, held: bool | None = None, now: float | None = None) -> d
         held: Whether the lock is held by somebody else; found out when None.
         now: The file server's time, for a caller that just touched a file there.
     """
-    attempts = layout.attempt_numbers(run)
-    file = layout.attempt_file(run, attempts[-1]) if attempts else None
-    record = _mapping(read_json(file)) if file else {}
+    record = newest_record(run)
     if lock_is_held(run) if held is None else held:
         return record
-    if file is None or record.get("ended") or record.get("host") == socket.gethostname():
-        return None
-    me = identify()
-    if me["job"] and me["job"] == record.get("job") and me["restart"] > record.get("restart", 0):
+    ended = not record or record.get("ended") or record.get("host") == socket.gethostname()
+    if ended or is_replaced(record):
         return None
     try:
-        age = (time.time() if now is None else now) - file.stat().st_mtime
+        newest = layout.attempt_file(run, layout.attempt_numbers(run)[-1])
+        age = (time.time() if now is None else now) - newest.stat().st_mtime
     except OSError:
         return None
     return record if age < LEASE_S else None
+
+
+def newest_record(run: Path) -> dict[str, Any]:
+    """Who began the newest attempt of ``run``, as ``identify`` tells it; empty without one."""
+    attempts = layout.attempt_numbers(run)
+    return _mapping(read_json(layout.attempt_file(run, attempts[-1]))) if attempts else {}
+
+
+def is_replaced(record: dict[str, Any]) -> bool:
+    """Whether an attempt belongs to an earlier start of the SLURM job this process runs in."""
+    me = identify()
+    same_job = bool(me["job"]) and me["job"] == record.get("job")
+    return same_job and me["restart"] > record.get("restart", 0)
 
 
 def lock_is_held(run: Path) -> bool:

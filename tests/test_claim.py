@@ -39,6 +39,30 @@ def test_a_second_claim_names_the_process_that_has_the_first(tmp_path):
     Claim.take(tmp_path).release()
 
 
+def test_a_requeued_job_takes_over_from_its_earlier_start_that_lives_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    first = Claim.take(tmp_path)  # and goes on, on a node that SLURM believes to be dead
+    first.status("running", step=1)
+    for job, restart in (("7", "0"), ("8", "1")):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+        with pytest.raises(BusyError):
+            Claim.take(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    second = Claim.take(tmp_path)
+    assert second.attempt == 2
+    with pytest.raises(BusyError, match="attempt 2 .* has taken over"):
+        first.status("running", step=2)
+    assert status(tmp_path)["step"] == 1
+    first.release()
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert read_state(tmp_path).state == "running"
+    with pytest.raises(BusyError):
+        Claim.take(tmp_path)
+    second.release()
+    assert read_state(tmp_path).state == "interrupted"
+
+
 def test_a_directory_that_cannot_be_created_is_said_with_its_path(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotCreateError, match="file/run"):
