@@ -129,7 +129,7 @@ def owner(run: Path, *, held: bool | None = None, now: float | None = None) -> d
 
     The lock is exact on this machine and wherever the file system carries flock. Where it
     does not, an attempt of another host counts as alive while its heartbeat is younger
-    than ``LEASE_S``, unless it is this SLURM job before it was requeued.
+    than ``LEASE_S``. An earlier start of the SLURM job this process runs in owns nothing more.
 
     Args:
         run: Run directory.
@@ -137,10 +137,11 @@ def owner(run: Path, *, held: bool | None = None, now: float | None = None) -> d
         now: The file server's time, for a caller that just touched a file there.
     """
     record = newest_record(run)
+    if is_replaced(record):
+        return None
     if lock_is_held(run) if held is None else held:
         return record
-    ended = not record or record.get("ended") or record.get("host") == socket.gethostname()
-    if ended or is_replaced(record):
+    if not record or record.get("ended") or record.get("host") == socket.gethostname():
         return None
     try:
         newest = layout.attempt_file(run, layout.attempt_numbers(run)[-1])

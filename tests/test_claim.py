@@ -49,6 +49,7 @@ def test_a_requeued_job_takes_over_from_its_earlier_start_that_lives_on(tmp_path
         with pytest.raises(BusyError):
             Claim.take(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert read_state(tmp_path).state == "interrupted"
     second = Claim.take(tmp_path)
     assert second.attempt == 2
     with pytest.raises(BusyError, match="attempt 2 .* has taken over"):
