@@ -79,7 +79,9 @@ def test_a_node_that_dies_leaves_the_run_to_the_second_start_of_its_job(place, u
     finally:
         until_queue_is_empty()
         subprocess.run(["slurmd", "-N", node], check=True, env=_with_sbin())
-        slurm("scontrol", "update", f"nodename={node}", "state=resume")
+        resume = ["scontrol", "update", f"nodename={node}", "state=resume"]
+        subprocess.run(resume, capture_output=True)  # refused when it is back already
+        until(lambda: slurm("sinfo", "-h", "-n", node, "-p", "main", "-o", "%T").strip() == "idle")
 
 
 def test_the_time_limit_saves_before_it_requeues_and_finishes(place, undisturbed):
