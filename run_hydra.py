@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import hydra
@@ -26,8 +25,8 @@ from gptopt import layout
 from gptopt.config.compose import arguments, compose, compose_all, points, spelled_out
 from gptopt.config.identity import run_directory
 from gptopt.config.problems import ConfigError
-from gptopt.config.schema import Config
-from gptopt.data import DataError, open_corpus
+from gptopt.data import DataError
+from gptopt.data.preflight import check_runs
 from gptopt.run import execute, exit_code_of
 from gptopt.state import ExitCode
 
@@ -52,11 +51,20 @@ def main(_: DictConfig) -> float:
     if run.is_dir() and not link.is_symlink():
         link.symlink_to(os.path.relpath(run, link.parent))
     if code == ExitCode.RUN_AGAIN:  # asked to stop: so is the sweep around this run
+        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":  # or this is the job of the run alone
+            _requeue(run, config.cluster.attempts_without_progress)
         sys.exit(int(code))
     if result is None or code != ExitCode.DONE:
         said = f"; {layout.TASK_LOG} in it says why" if run.is_dir() else ""
         raise RunFailedError(f"{run} ended with exit code {int(code)}{said}")
     return result.objective
+
+
+def _requeue(run: Path, limit: int) -> None:
+    from gptopt.dispatch import rest, slurm
+
+    if rest.may_go_on(run, limit):
+        slurm.requeue()
 
 
 def check() -> None:
@@ -73,20 +81,10 @@ def check() -> None:
             runs = points(asked.overrides, config_dir=asked.config_dir)
         configs = compose_all(runs, config_dir=asked.config_dir, config_name=asked.config_name)
         if asked.multirun and "hydra/launcher" not in chosen:  # others may have other disks
-            open_all(configs)
+            check_runs(configs)
     except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)
         sys.exit(int(exit_code_of(error)))
-
-
-def open_all(configs: Iterable[Config]) -> None:
-    """Opens every corpus of a sweep once, so that one report says what is missing.
-
-    Raises:
-        DataError: It is missing, damaged or too small.
-    """
-    for data, root in {repr(c.data): (c.data, c.paths.data_root) for c in configs}.values():
-        open_corpus(data, root)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def types(group: str, option: str) -> dict[str, Any]:
         case "data":
             file = resolve.find_part("data.formats", content["format"])
             assert file is not None
-            return {"name": str, "format": str} | resolve.keys_of(file)
+            inner = {f"sources.{label}": dict for label in content.get("sources", {})}
+            return {"name": str, "format": str} | resolve.keys_of(file) | inner
         case "lr_scheduler":
             return schedule_keys(content["name"])
         case "logging":
@@ -141,8 +142,13 @@ def table(group: str, rows: list[Row], kinds: dict[str, Any]) -> Iterator[str]:
     for row in rows:
         if row.value:
             said = comment(group, row).replace("<", "&lt;")
-            takes = describe(kinds[row.path]) if row.path in kinds else "not checked yet"
+            takes = describe(kinds[row.path]) if row.path in kinds else elsewhere(row.path)
             yield f"| `{group}.{row.path}` | `{row.value}` | {takes} | {said} |"
+
+
+def elsewhere(path: str) -> str:
+    """What takes a key that no file here knows."""
+    return "what its library takes" if ".settings." in path else "not checked yet"
 
 
 def reference() -> str:
@@ -155,6 +161,12 @@ def reference() -> str:
             own = [r for r in rows if r.path.startswith("logging.logging_params.")]
             inside = [Row(r.path.removeprefix("logging."), r.value, r.comment) for r in own]
             lines += [*table(group, inside, flat(schema.Logging)), ""]
+        if group == "data":
+            _, rows = read(HYDRA_CONF / "config.yaml")
+            own = [r for r in rows if r.path.startswith("data.") and r.value]
+            inside = [Row(r.path.removeprefix("data."), r.value, r.comment) for r in own]
+            lines += ["Keys that every corpus has:", ""]
+            lines += [*table(group, inside, flat(schema.DataCommon)), ""]
         for option in options(group):
             header, rows = rows_of(group, option)
             sign = "+" if group in ("logging", "experiment") else ""

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import secrets
-import subprocess
 import sys
 from collections.abc import Iterable
 from importlib import metadata
@@ -22,9 +21,9 @@ from gptopt.config.schema import Config
 from gptopt.data import Corpus
 from gptopt.data.loader import Loader
 from gptopt.optim import RoutedOptimizer
+from gptopt.source import git
 
 PACKAGES = ("gptopt", "torch", "numpy", "hydra-core", "omegaconf", "submitit")
-CODE = ("gptopt", "hydra_conf", "run_hydra.py")
 SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
 
 log = logging.getLogger(__name__)
@@ -51,22 +50,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def git() -> dict[str, Any] | None:
-    """Commit of the checkout and whether its code differs from it; None outside of git.
-
-    Files that git does not know count where code and settings live: they may be what is run.
-    """
-    try:
-        command = ["git", "-C", str(layout.PROJECT), "status", "--porcelain=v2", "--branch"]
-        command += ["--untracked-files=all", "--", *CODE]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    lines = answer.stdout.splitlines()
-    commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid")), None)
-    return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
 
 
 def device_name(device: torch.device) -> str:
@@ -155,6 +138,7 @@ def write_provenance(
             "eval": f"{config.logging.logging_params.eval_tokens} tokens of {corpus.fingerprint}",
         },
         "data": corpus.files,
+        "best_loss": corpus.best_loss,
         "parameters": {
             "total": total,
             "non_embedding": total - embedding,

@@ -81,7 +81,7 @@ class Recorder:
             self._metrics.close()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Takes a train or eval row.
+        """Takes a train, eval or diagnostics row.
 
         Raises:
             BusyError: A newer attempt has taken over.
@@ -92,7 +92,8 @@ class Recorder:
         self._step = row["step"]
         self._metrics.write(row)
         self._trackers.poll()
-        self._progress.show(row)
+        if row["event"] != "diagnostics":
+            self._progress.show(row)
         if time.monotonic() - self._status_at > STATUS_INTERVAL_S:
             self._status(row["step"])
 

@@ -84,14 +84,26 @@ def train(config: Config) -> RunResult:
     if is_main and owner(run) is not None:
         raise busy(run)
 
-    from gptopt.data import check_enough, check_ids, open_corpus
+    from gptopt.data import (
+        check_documents,
+        check_enough,
+        check_epochs,
+        check_ids,
+        open_corpus,
+        sources_of,
+    )
+    from gptopt.data.mixture import windows_in
     from gptopt.preempt import StopRequest, find_deadline
 
     _check_paths(config)
     corpus = open_corpus(config.data, config.paths.data_root)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        derived = derive(config, world_size=world_size, corpus_tokens=len(corpus.train))
+        derived = derive(
+            config,
+            world_size=world_size,
+            windows_of=lambda context: sum(windows_in(corpus.train, context)),
+        )
     except ValueError as error:
         raise ConfigError([Problem("training.training_params", f"{error}.")]) from None
     check_enough(
@@ -100,8 +112,15 @@ def train(config: Config) -> RunResult:
         global_batch_size=derived.global_batch_size,
         eval_tokens=config.logging.logging_params.eval_tokens,
     )
-    for source in (corpus.train, corpus.val):
-        check_ids(source, config.model.config["vocab_size"])
+    shares = check_epochs(
+        corpus,
+        context_length=derived.context_length,
+        samples=derived.max_steps * derived.global_batch_size,
+        loop=config.data["loop"],
+    )
+    check_documents(corpus, config.data["documents"], config.data["end_of_text"])
+    for _, source in sources_of(corpus):
+        check_ids(source, config.model.config["vocab_size"], in_full=True)
     if not config.force:
         _check_continues(run, derived, corpus.fingerprint)
     try:
@@ -121,7 +140,7 @@ def train(config: Config) -> RunResult:
             stack.enter_context(_LogFile(run))
             _write_config(config, derived, run, claim)
             log.info("%s, attempt %d", run, claim.attempt)
-            for line in derived.arithmetic:
+            for line in [*derived.arithmetic, *shares]:
                 log.info("%s", line)
         stop = stack.enter_context(StopRequest(run / layout.STOP_FILE, deadline))
         try:

@@ -92,6 +92,50 @@ def inverse_sqrt(
     return max(min_lr_ratio, math.sqrt(max(1, warmup_steps) / (step + 1)))
 
 
+def constant_linear(
+    step: int, *, max_steps: int, warmup_steps: Count, stable_steps: Count, min_lr_ratio: Fraction
+) -> float:
+    """1 until step ``stable_steps``, then a line to 0 at the end of the run, cut off from below.
+
+    Where it meets ``min_lr_ratio`` it stays; wsd's line ends there instead, and is flatter.
+    Source: GPT-opt, whose constant-linear .4 is stable_fraction 0.4, min_lr_ratio 0.1, without
+    a warm-up.
+    """
+    p = _progress(step, stable_steps, max_steps)
+    return _warmup(step, warmup_steps) * max(min_lr_ratio, 1 - p)
+
+
+def inverse_time(
+    step: int, *, max_steps: int, warmup_steps: Count, min_lr_ratio: Fraction
+) -> float:
+    """warmup_steps / (s + 1) after the warm-up, not below ``min_lr_ratio``.
+
+    Without a warm-up it is 1 / (s + 1), which GPT-opt calls linear.
+    Source: Robbins and Monro (1951), "A stochastic approximation method".
+    """
+    if step < warmup_steps:
+        return _warmup(step, warmup_steps)
+    return max(min_lr_ratio, max(1, warmup_steps) / (step + 1))
+
+
+def stairs(
+    step: int,
+    *,
+    max_steps: int,
+    warmup_steps: Count,
+    decay_rate: Fraction,
+    decay_interval: PositiveInt,
+    min_lr_ratio: Fraction,
+) -> float:
+    """Multiplied by ``decay_rate`` after every ``decay_interval`` steps that follow the warm-up.
+
+    Not below ``min_lr_ratio``. GPT-opt's exponential_60_0.5 is decay_interval 60, decay_rate
+    0.5, without a warm-up.
+    """
+    intervals = max(0, step - warmup_steps) // decay_interval
+    return _warmup(step, warmup_steps) * max(min_lr_ratio, decay_rate**intervals)
+
+
 def exponential(
     step: int,
     *,
@@ -109,7 +153,20 @@ def exponential(
     return _warmup(step, warmup_steps) * max(min_lr_ratio, decay_rate**intervals)
 
 
-SCHEDULES = {f.__name__: f for f in (constant, linear, cosine, wsd, inverse_sqrt, exponential)}
+SCHEDULES = {
+    f.__name__: f
+    for f in (
+        constant,
+        linear,
+        cosine,
+        wsd,
+        constant_linear,
+        inverse_sqrt,
+        inverse_time,
+        exponential,
+        stairs,
+    )
+}
 
 
 def multiplier(name: str, max_steps: int, **keys: Any) -> Callable[[int], float]:

@@ -22,7 +22,9 @@ from gptopt.claim import Claim
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived
 from gptopt.data import Corpus
+from gptopt.data.batch import Reading, counted
 from gptopt.data.loader import Loader
+from gptopt.diagnostics import StepDiagnostics
 from gptopt.distributed import World
 from gptopt.evaluate import evaluate
 from gptopt.loss import training_loss
@@ -133,14 +135,18 @@ def _fit(
     optimizer = build_optimizer(config.optimizer.optimizer_params, model.named_parameters(), roles)
     optimizer.attach(model)
     schedule = multiplier(config.lr_scheduler["name"], derived.max_steps, **derived.schedule)
+    reading = Reading.of(config.data, config.model.config["vocab_size"])
     loader = Loader(
         corpus.train,
         context_length=derived.context_length,
         batch_size=derived.batch_size,
         seed=derived.data_seed,
-        shuffle=True,
+        shuffle=config.data["shuffle"],
         rank=world.rank,
         world_size=world.size,
+        reading=reading,
+        prefetch=config.data["prefetch"],
+        device=device,
     )
     if claim is not None:
         write_provenance(config, run, model, optimizer, loader, corpus, device)
@@ -187,7 +193,7 @@ def _fit(
     is_asked = False  # to stop
     logged_step, logged_seconds = now.step, now.seconds
     model.train()
-    with recorder, profiler:
+    with recorder, profiler, loader:
         while now.step < derived.max_steps and outcome is None:
             began = time.perf_counter()
             step = now.step + 1
@@ -197,19 +203,31 @@ def _fit(
             is_evaluated = is_last or bool(
                 derived.eval_interval and step % derived.eval_interval == 0
             )
+            is_watched = bool(
+                derived.diagnostics_interval and step % derived.diagnostics_interval == 0
+            )
             is_timed = is_logged or is_evaluated or is_due  # or their time would be the step's
             rate = schedule(now.step - now.schedule_start)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate
 
+            if is_watched:
+                optimizer.watch_step()
+
             # forward and backward over the parts of the global batch
             loss = torch.zeros((), device=device)
-            for _ in range(derived.accumulation_steps):
-                x_BT, y_BT = (t.to(device, non_blocking=True) for t in loader.next_batch())
+            batches = [loader.next_batch() for _ in range(derived.accumulation_steps)]
+            divisor = None  # every part is a mean over equally many targets
+            if reading.ignores:
+                divisor = world.sum(counted(batches)).clamp(min=1) / world.size
+            for batch in batches:
                 with precision.autocast():
-                    logits_BTV = model(x_BT)
-                part = training_loss(logits_BTV, y_BT, **vars(params.loss))
-                part = part / derived.accumulation_steps
+                    logits_BTV = model(batch.inputs, **batch.borders)
+                part = training_loss(
+                    logits_BTV, batch.targets, divisor=divisor, **vars(params.loss)
+                )
+                if divisor is None:
+                    part = part / derived.accumulation_steps
                 precision.backward(part)
                 loss += part.detach()
             world.average_gradients(parameters)
@@ -248,6 +266,9 @@ def _fit(
 
             if is_timed:
                 precision.synchronize()
+            watched = None
+            if is_watched and claim is not None and not now.skipped:
+                watched = StepDiagnostics(optimizer)
             update_began = time.perf_counter()
             if now.skipped:
                 precision.skip()
@@ -256,6 +277,8 @@ def _fit(
             if is_timed:
                 precision.synchronize()
             ended = time.perf_counter()
+            if watched is not None:
+                recorder.write({"event": "diagnostics", "step": step, **watched.measure()})
             model.zero_grad(set_to_none=True)
             optimizer.forget()
             now.step = step
@@ -281,17 +304,19 @@ def _fit(
                 recorder.write(_row("train", step, now, derived, **values))
             if is_evaluated:
                 with optimizer.eval_weights():
-                    val_loss = evaluate(
+                    losses = evaluate(
                         model,
-                        corpus.val,
+                        corpus,
                         context_length=derived.context_length,
                         batch_size=derived.eval_batch_size,
                         tokens=shown.eval_tokens,
+                        with_tests=is_last,
+                        reading=reading,
                         precision=precision,
                         world=world,
                     )
-                now.final["val_loss"] = val_loss
-                recorder.write(_row("eval", step, now, derived, val_loss=val_loss))
+                now.final["val_loss"] = val_loss = losses["val_loss"]
+                recorder.write(_row("eval", step, now, derived, **losses))
                 if not math.isfinite(val_loss):
                     outcome = Outcome("diverged", f"step {step}: val_loss is {val_loss}")
                     break

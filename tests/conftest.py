@@ -1,7 +1,10 @@
 import os
+import tempfile
 
 # Bit-exact tests need one thread, and several workers on few cores need no more.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 for name in ("OUTPUT_ROOT", "DATA_ROOT", "GPTOPT_PLUGINS", "GPTOPT_DEADLINE"):
     os.environ.pop(name, None)
+# No test reads or leaves a cache of somebody's results.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gptopt-tests-")

@@ -74,6 +74,17 @@ def test_two_processes_equal_one_that_accumulates_twice_as_much(tmp_path):
     assert (derived["world_size"], derived["global_batch_size"]) == (2, 8)
 
 
+def test_two_processes_equal_one_where_their_targets_count_unequally(tmp_path):
+    # Means over each process's targets would differ: letters a to n do not count.
+    asked = ("data.ignore.token_range=[97,110]", "data.documents=mask", "data.end_of_text=10")
+    one = gptopt.train(tiny(tmp_path / "one", *NO_DROPOUT, *asked, accumulate(4))).run
+    config = tiny(tmp_path / "two", *NO_DROPOUT, *asked, accumulate(2))
+    assert together(config, 2, tmp_path / "log") == [0, 0]
+    two = run_directory(config)
+    np.testing.assert_allclose(numbers(two), numbers(one), rtol=1e-5)
+    np.testing.assert_allclose(numbers(two, "grad_norm"), numbers(one, "grad_norm"), rtol=1e-4)
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_signal_to_one_process_stops_all_and_the_resume_is_exact(tmp_path, size):
     undisturbed, config = tiny(tmp_path / "undisturbed"), tiny(tmp_path / "stopped")

@@ -102,6 +102,26 @@ GOLDEN: list[tuple[str, dict[str, Any], dict[int, float]]] = [
         {**RUN, "decay_rate": 0.25, "decay_interval": 20, "min_lr_ratio": 0.01},
         {**WARMUP, 10: 1, 20: 0.5, 30: 0.25, 40: 0.125, 50: 0.0625, 109: 0.01, 500: 0.01},
     ),
+    # max(0.1, 1 - (s - 44) / 66): GPT-opt's constant-linear .4 of 110 steps
+    (
+        "constant_linear",
+        {"max_steps": 110, "warmup_steps": 0, "stable_steps": 44, "min_lr_ratio": 0.1},
+        {0: 1, 43: 1, 44: 1, 77: 0.5, 88: 1 / 3, 103: 7 / 66, 104: 0.1, 109: 0.1, 110: 0.1},
+    ),
+    # 10 / (s + 1)
+    (
+        "inverse_time",
+        {**RUN, "min_lr_ratio": 0.1},
+        {**WARMUP, 19: 0.5, 39: 0.25, 99: 0.1, 109: 0.1},
+    ),
+    # 1 / (s + 1)
+    ("inverse_time", {"max_steps": 9, "warmup_steps": 0, "min_lr_ratio": 0.0}, {0: 1, 3: 0.25}),
+    # 0.5^floor((s - 10) / 20)
+    (
+        "stairs",
+        {**RUN, "decay_rate": 0.5, "decay_interval": 20, "min_lr_ratio": 0.1},
+        {**WARMUP, 10: 1, 29: 1, 30: 0.5, 49: 0.5, 50: 0.25, 70: 0.125, 90: 0.1, 109: 0.1},
+    ),
 ]
 
 

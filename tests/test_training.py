@@ -15,6 +15,7 @@ from tiny import checkpoints, in_step, marker, result, rows, stopped_at, tiny
 import gptopt
 from gptopt import checkpoint, layout, training
 from gptopt.data import DataError, open_corpus
+from gptopt.data.batch import Reading
 from gptopt.data.loader import Loader
 from gptopt.run import run_directory
 from gptopt.state import read_state
@@ -104,8 +105,11 @@ def test_each_forward_takes_the_next_windows_of_the_order(tmp_path):
         shuffle=True,
         rank=0,
         world_size=1,
+        reading=Reading.of(config.data, 256),
+        prefetch=0,
+        device=torch.device("cpu"),
     )
-    assert torch.equal(torch.cat(seen), at_once.next_batch()[1])
+    assert torch.equal(torch.cat(seen), at_once.next_batch().targets)
 
 
 def test_gradients_are_clipped_to_the_norm_of_the_whole_batch(tmp_path):
@@ -449,7 +453,8 @@ def test_a_loss_above_the_limit_is_divergence_too(tmp_path):
 
 def evaluated(*values):
     """While entered, evaluations give these losses."""
-    return mock.patch.object(training, "evaluate", side_effect=values)
+    losses = [{"val_loss": value} for value in values]
+    return mock.patch.object(training, "evaluate", side_effect=losses)
 
 
 def test_the_best_checkpoints_by_validation_loss_are_kept(tmp_path):

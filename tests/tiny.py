@@ -44,6 +44,17 @@ SETTINGS = (
     "checkpoint.save_interval=4",
     "cluster.threads=1",
 )
+POINT = {  # the same in a sweep file, without dropout and its steps left open
+    "data": "grammar",
+    "data.tokens": 20000,
+    "data.val_split": 2000,
+    "model.config.n_layer": 1,
+    "model.config.n_embd": 16,
+    "model.config.n_head": 1,
+    "bs": 2,
+    "context_length": 32,
+    "logging.logging_params.eval_tokens": 1024,
+}
 TIMES = {"seconds", "tokens_per_second", "step_ms", "optimizer_ms"}
 
 

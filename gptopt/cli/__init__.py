@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from gptopt.cli.data import data
+from gptopt.cli.optim import optim
 from gptopt.cli.results import results
 from gptopt.cli.sweep import sweep
 
@@ -18,5 +19,5 @@ def main() -> None:
     """Compare optimizers on GPT pre-training."""
 
 
-for group in (sweep, results, data):
+for group in (sweep, results, data, optim):
     main.add_command(group)

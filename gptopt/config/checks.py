@@ -7,7 +7,6 @@ key, value), what is accepted, and the nearest valid choice.
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -15,8 +14,10 @@ from typing import Any
 
 from gptopt import layout
 from gptopt.config import resolve, schema, solver
+from gptopt.config.data_rules import cross_data, data_node
 from gptopt.config.problems import (
     SECRET,
+    SECRET_VARIABLE,
     TRACKERS,
     ConfigError,
     Problem,
@@ -30,8 +31,8 @@ from gptopt.config.types import Count, Fraction
 from gptopt.config.values import UNRESOLVED, MismatchError, coerce, describe, hint
 
 SCHEDULES = resolve.PACKAGE / "schedules.py"
-BYTES = 256
-"""Vocabulary of the corpora that are read byte by byte."""
+NOT_MEANT = (TypeError, KeyError, AttributeError, ValueError, ArithmeticError)
+"""What a rule raises that meets a value it was not written for."""
 RESUME_WORDS = ("auto", "latest", "best")
 
 
@@ -44,6 +45,7 @@ class Checker:
         self.raw = raw
         self.where = where
         self.problems = list(known)
+        self.kinds: dict[str, Any] = {}  # dotted key -> the type that its value was held against
 
     def report(self, key: str, message: str) -> None:
         """Adds a problem about ``key``, unless there is one already."""
@@ -81,6 +83,7 @@ class Checker:
 
     def value(self, path: str, value: Any, expected: Any) -> Any:
         """One value of type ``expected``."""
+        self.kinds[path] = expected
         try:
             return coerce(value, expected)
         except MismatchError as error:
@@ -111,6 +114,14 @@ class Checker:
                 f" There are: {', '.join(names)}.",
             )
             return None
+        library = resolve.library_of(name)
+        if library and not resolve.is_installed(library):
+            self.report(
+                path,
+                f"{path}={show(name)}: {library} is not installed;"
+                " pip install 'gptopt[optimizers]' brings it.",
+            )
+            return None
         return resolve.keys_of(file)
 
 
@@ -130,24 +141,35 @@ def check(
         ConfigError: With every problem found.
     """
     checker = Checker(raw, where, known)
-    hints = typing.get_type_hints(schema.Config, include_extras=True)
-    fixed = {key: kind for key, kind in hints.items() if key not in ("run_id", "source")}
-    values = checker.keys("", {"force": False, **raw}, fixed)
-    values["optimizer"] = _optimizer(checker)
-    values["model"] = _model(checker)
-    values["data"] = _data(checker)
-    values["lr_scheduler"] = _schedule(checker)
-    _trackers(checker)
-    _secrets(checker, raw)
+    values = check_nodes(checker)
     for rule in CROSS_RULES:
-        try:
-            rule(checker)
-        except (TypeError, KeyError, AttributeError, ValueError):
-            if not checker.problems:  # otherwise it met a value already reported
-                raise
+        apply(rule, checker)
     if checker.problems:
         raise ConfigError(checker.problems)
     return schema.Config(**values)
+
+
+def check_nodes(checker: Checker) -> dict[str, Any]:
+    """Every node with its values in their types; all of ``check`` but the rules between keys."""
+    hints = typing.get_type_hints(schema.Config, include_extras=True)
+    fixed = {key: kind for key, kind in hints.items() if key not in ("run_id", "source")}
+    values = checker.keys("", {"force": False, **checker.raw}, fixed)
+    values["optimizer"] = _optimizer(checker)
+    values["model"] = _model(checker)
+    values["data"] = data_node(checker)
+    values["lr_scheduler"] = _schedule(checker)
+    _trackers(checker)
+    _secrets(checker, checker.raw)
+    return values
+
+
+def apply(rule: Callable[[Checker], None], checker: Checker) -> None:
+    """Holds a config against a rule between keys."""
+    try:
+        rule(checker)
+    except NOT_MEANT:
+        if not checker.problems:  # otherwise it met a value already reported
+            raise
 
 
 def _optimizer(checker: Checker) -> schema.Optimizer | None:
@@ -176,17 +198,6 @@ def _model(checker: Checker) -> schema.Model | None:
         return None
     config = checker.keys("model.config", model.get("config"), keys)
     return schema.Model(str(model.get("name")), str(model.get("family")), config)
-
-
-def _data(checker: Checker) -> dict[str, Any]:
-    data = checker.get("data")
-    if not isinstance(data, Mapping):
-        return {}
-    keys = checker.part("data.formats", "data.format", data.get("format"))
-    if keys is None:
-        return {}
-    own = {key: kind for key, kind in keys.items() if key != "data_root"}
-    return checker.keys("data", data, {"name": str, "format": str} | own)
 
 
 def _schedule(checker: Checker) -> dict[str, Any]:
@@ -341,33 +352,6 @@ def _cross_model(checker: Checker) -> None:
             )
 
 
-def _cross_data(checker: Checker) -> None:
-    data, known = checker.get("data"), checker.get("model.config.vocab_size")
-    needed = data.get("vocab_size") or BYTES
-    if known and needed > known:
-        checker.report(
-            "model.config.vocab_size",
-            f"model.config.vocab_size={known}: data={data['name']} has token ids up to"
-            f" {needed - 1}; it takes at least {needed}.",
-        )
-    if data.get("classes", 0) > data.get("words", math.inf):
-        checker.report(
-            "data.classes",
-            f"data.classes={data['classes']} are more than data.words={data['words']}.",
-        )
-    if data.get("val_every", 2) < 2:
-        checker.report(
-            "data.val_every",
-            f"data.val_every={data['val_every']} would hold out every file; it takes at least 2.",
-        )
-    held_out, tokens = data.get("val_split"), data.get("tokens")
-    if isinstance(held_out, int) and tokens and held_out >= tokens:
-        checker.report(
-            "data.val_split",
-            f"data.val_split={held_out} would hold out all of the data.tokens={tokens}.",
-        )
-
-
 def _cross_schedule(checker: Checker) -> None:
     schedule = checker.get("lr_scheduler")
     if schedule.get("decay_shape") == "exponential" and schedule["min_lr_ratio"] <= 0:
@@ -396,18 +380,37 @@ def _cross_checkpoint(checker: Checker) -> None:
         )
 
 
+def _cross_cluster(checker: Checker) -> None:
+    backend, nodes = checker.get("cluster.backend"), checker.get("cluster.nodes")
+    if backend != "disbatch" and nodes > 1:
+        checker.report(
+            "cluster.nodes",
+            f"cluster.nodes={nodes}: with cluster.backend={backend} a run is one process on one"
+            " node; it takes 1. cluster=slurm-disbatch spreads the runs of a sweep over nodes.",
+        )
+    for name in checker.get("cluster.env"):
+        if SECRET_VARIABLE.search(str(name)):
+            message = (
+                f"cluster.env.{name}: a secret is not written into a config; export it before"
+                " submitting, and jobs inherit it."
+            )
+            checker.report(f"cluster.env.{name}", message)
+
+
 CROSS_RULES: tuple[Callable[[Checker], None], ...] = (
     _cross_model,
     _cross_lengths,
-    _cross_data,
+    cross_data,
     _cross_schedule,
     _cross_checkpoint,
     _cross_devices,
     _cross_places,
+    _cross_cluster,
 )
 """Rules between keys."""
 
 
 def choices_of(group: str, config_dir: Any = layout.HYDRA_CONF) -> list[str]:
-    """The options of a config group: its YAML files."""
-    return sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
+    """The options of a config group: its YAML files, with those of plugins."""
+    roots = [config_dir, *resolve.plugin_configs()]
+    return sorted({path.stem for root in roots for path in (root / group).glob("*.yaml")})

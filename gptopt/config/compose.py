@@ -14,22 +14,25 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gptopt import layout
-from gptopt.config import identity, resolvers
+from gptopt.config import identity, resolve, resolvers
 from gptopt.config.checks import check, choices_of
 from gptopt.config.plain import plain, words
 from gptopt.config.problems import SECRET, ConfigError, Problem, nearest, secret, unknown_key
@@ -38,12 +41,24 @@ from gptopt.config.values import UNRESOLVED
 
 SEVERAL = ("logging", "experiment")
 """Groups that take more than one option, as in ``+logging=[wandb,other]``."""
-OPEN = ("args.", "cluster.env.", "logging.trackers.")
+OPEN = ("args.", "cluster.env.", "logging.trackers.", "data.sources.", "data.eval.", "data.test.")
 """Nodes that a user adds keys to and removes them from."""
 CHOSEN_BY = {"optimizer.optimizer_params.name": "optimizer", "lr_scheduler.name": "lr_scheduler"}
 """Keys that name the option of a group; another name means other keys."""
 
 resolvers.register()
+
+
+class PluginConfigs(SearchPathPlugin):
+    """Shows Hydra the YAML files of our plugins, after those of its own configuration tree."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra, also by the one of run_hydra.py, when it starts."""
+        for directory in resolve.plugin_configs():
+            search_path.append("gptopt-plugin", f"file://{directory}")
+
+
+Plugins.instance().register(PluginConfigs)
 
 
 def compose(
@@ -65,6 +80,55 @@ def compose(
         ConfigError: With every problem found.
     """
     texts = spelled_out(overrides)
+    made = draft(texts, config_dir=config_dir, config_name=config_name, origin=origin)
+    raw, unresolved = made.values()
+    config = check(raw, made.where, [*made.problems, *unresolved])
+    config.run_id = identity.run_id(raw)
+    config.paths.run_name = identity.run_name(config.paths.run_name, config.run_id)
+    config.source = Source(
+        overrides=[t for t in texts if not t.startswith("+force=")],
+        composed=made.composed,
+        hydra=made.hydra,
+    )
+    return config
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What Hydra makes of some overrides, before its values are looked at.
+
+    Attributes:
+        tree: Our nodes, with their interpolations.
+        composed: The same as YAML.
+        hydra: YAML of Hydra's own node.
+        where: Dotted key -> the file or command line that gave its value.
+        unknown: Groups whose option there is not: nothing more is said about these nodes.
+        problems: What is wrong with the overrides.
+    """
+
+    tree: DictConfig
+    composed: str
+    hydra: str
+    where: Callable[[str], str]
+    unknown: set[str]
+    problems: list[Problem]
+
+    def values(self) -> tuple[dict[str, Any], list[Problem]]:
+        """The nodes as plain values, and a problem for each that cannot be worked out."""
+        raw, unresolved = plain(self.tree, self.where)
+        return raw | dict.fromkeys(self.unknown & raw.keys(), UNRESOLVED), unresolved
+
+
+def draft(
+    texts: Sequence[str], *, config_dir: Path, config_name: str = "config", origin: str
+) -> Draft:
+    """Composes overrides that are ``spelled_out``.
+
+    Raises:
+        ConfigError: Hydra finds no configuration in them.
+    """
+    plugins = tuple(resolve.plugin_directories())
+    resolve.check_plugins(plugins)
     parsed, problems = parse(texts, origin)
     groups = [o for o in parsed if is_group(o, config_dir)]
     values = [o for o in parsed if not is_group(o, config_dir)]
@@ -73,9 +137,9 @@ def compose(
     unknown = {p.key for p in wrong}  # nothing more is said about these nodes
     chosen = [o for o in groups if o.key_or_group not in unknown]
     try:
-        base = _base(config_dir, config_name, tuple(str(o.input_line) for o in chosen))
+        base = _base(config_dir, config_name, tuple(str(o.input_line) for o in chosen), plugins)
     except (HydraException, OmegaConfBaseException) as error:
-        listed = _base(config_dir, config_name, ()).choices
+        listed = _base(config_dir, config_name, (), plugins).choices
         misplaced = [p for o in chosen if (p := _check_plus(o, set(listed), origin))]
         unclear = [Problem("", words(error), origin)]
         raise ConfigError([*problems, *(misplaced or unclear)]) from None
@@ -100,19 +164,7 @@ def compose(
 
     composed = OmegaConf.to_yaml(tree)
     problems += _secret_variables(composed, origin)
-    raw, unresolved = plain(tree, where)
-    raw |= dict.fromkeys(unknown & raw.keys(), UNRESOLVED)
-    config = check(raw, where, [*problems, *unresolved])
-    config.run_id = identity.run_id(raw)
-    digits = config.run_id[: identity.DIGITS]
-    if not config.paths.run_name.endswith(digits):
-        config.paths.run_name = f"{layout.safe_name(config.paths.run_name)[:110]}-{digits}"
-    config.source = Source(
-        overrides=[t for t in texts if not t.startswith("+force=")],
-        composed=composed,
-        hydra=hydra_text,
-    )
-    return config
+    return Draft(tree, composed, hydra_text, where, unknown, problems)
 
 
 def spelled_out(texts: Iterable[str]) -> list[str]:
@@ -300,7 +352,9 @@ class _Base:
 
 
 @functools.lru_cache(maxsize=256)
-def _base(config_dir: Path, config_name: str, groups: tuple[str, ...]) -> _Base:
+def _base(
+    config_dir: Path, config_name: str, groups: tuple[str, ...], plugins: tuple[Path, ...]
+) -> _Base:
     directory = os.path.abspath(config_dir)
     if not (Path(directory) / f"{config_name}.yaml").is_file():
         raise ConfigError([Problem("", f"there is no {directory}/{config_name}.yaml")])

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gptopt.config.problems import Problem, show
@@ -45,16 +45,22 @@ def _values(
         except OmegaConfBaseException as error:
             value = UNRESOLVED
             full = str(tree._get_full_key(key))
-            cause = words(error)
-            message = f"{full}={show(tree._get_node(key)._value())}: {cause}."  # type: ignore[union-attr]
-            if isinstance(error, MissingMandatoryValue):
-                cause = f"Missing mandatory value: {full}"
-                message = f"{full} has no value yet; give it one: {full}=..."
-            causes.setdefault(cause, Problem(full, message, where(full)))
+            node = cast(Node, tree._get_node(key))
+            is_missing = isinstance(error, MissingMandatoryValue)
+            cause = f"Missing mandatory value: {full}" if is_missing else words(error)
+            causes.setdefault(cause, failure(full, node, error, where))
         if isinstance(value, DictConfig):
             value = _values(value, where, causes)
         values[str(key)] = value
     return values
+
+
+def failure(path: str, node: Node, error: Exception, where: Callable[[str], str]) -> Problem:
+    """The problem of a value that cannot be worked out."""
+    message = f"{path}={show(node._value())}: {words(error)}."
+    if isinstance(error, MissingMandatoryValue):
+        message = f"{path} has no value yet; give it one: {path}=..."
+    return Problem(path, message, where(path))
 
 
 def words(error: Exception) -> str:

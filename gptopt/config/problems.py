@@ -12,6 +12,10 @@ from gptopt.state import ExitCode
 
 TRACKERS = "logging.trackers"
 SECRET = re.compile(r"api_?key|password|secret|(access|auth|hf|hub|bearer)_?token", re.IGNORECASE)
+SECRET_VARIABLE = re.compile(
+    r"(^|_)(token|pass|passwd|passphrase|pat|credentials?)$|(private|access)_?key", re.IGNORECASE
+)
+"""Further names of environment variables that services take secrets from."""
 
 
 @dataclass(frozen=True)

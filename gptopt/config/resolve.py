@@ -5,7 +5,19 @@
     data.format: text            ->  gptopt/data/formats/text.py
     logging.trackers.wandb       ->  gptopt/tracking/wandb.py
 
-``GPTOPT_PLUGINS`` lists further directories that are laid out like ``gptopt/``.
+A plugin is a directory outside of this package that is laid out like it, with the YAML files of
+its parts inside:
+
+    optim/nsgd.py
+    hydra_conf/optimizer/nsgd.yaml
+
+It is named in the environment variable ``GPTOPT_PLUGINS``, or is that of an installed package
+with an entry point of the group ``gptopt.optimizers``. No name of a plugin may be one of ours,
+or of another plugin.
+
+An optimizer of a library goes by its dotted name, and gptopt/optim/bridge.py stands behind it:
+
+    optimizer_params.name: pytorch_optimizer.Lamb
 """
 
 from __future__ import annotations
@@ -17,24 +29,80 @@ import os
 import sys
 import typing
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from gptopt import layout
 from gptopt.config import types
+from gptopt.config.problems import ConfigError, Problem
 
 Kind = Literal["optim", "models", "data.formats", "tracking"]
+KINDS = typing.get_args(Kind)
 PACKAGE = Path(__file__).resolve().parent.parent
+PLUGINS = "GPTOPT_PLUGINS"
+ENTRY_POINTS = "gptopt.optimizers"
+BRIDGE = PACKAGE / "optim" / "bridge.py"
+LIBRARIES = ("pytorch_optimizer", "schedulefree", "prodigyopt")
+"""What gptopt/optim/bridge.py knows how to drive."""
 
 
 def plugin_directories() -> list[Path]:
-    """The directories named by the environment variable GPTOPT_PLUGINS."""
-    listed = os.environ.get("GPTOPT_PLUGINS", "").split(os.pathsep)
-    return [Path(part).expanduser() for part in listed if part]
+    """Every plugin: those of GPTOPT_PLUGINS, then those of installed packages."""
+    listed = os.environ.get(PLUGINS, "").split(os.pathsep)
+    named = [Path(part).expanduser().absolute() for part in listed if part]
+    return list(dict.fromkeys([*named, *_installed_plugins()]))
+
+
+@cache
+def _installed_plugins() -> tuple[Path, ...]:
+    """Directories of the packages of the entry points; none of them is imported."""
+    found = []
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        package, *inner = entry.value.split(".")
+        spec = importlib.util.find_spec(package)
+        if spec is not None:
+            for place in spec.submodule_search_locations or ():
+                found.append(Path(place).joinpath(*inner).absolute())
+    return tuple(found)
+
+
+def plugin_configs() -> list[Path]:
+    """The directories with YAML files that plugins bring: hydra_conf in each of them."""
+    return [path for root in plugin_directories() if (path := root / "hydra_conf").is_dir()]
+
+
+@cache
+def check_plugins(roots: tuple[Path, ...]) -> None:
+    """Sees that every plugin is there, and that none has a name that is taken.
+
+    Raises:
+        ConfigError: With everything that is wrong.
+    """
+    problems = [
+        Problem(PLUGINS, f"{PLUGINS} names {root}, which is no directory.")
+        for root in roots
+        if not root.is_dir()
+    ]
+    taken: dict[Path, Path] = {}
+    for root in (PACKAGE, *roots):
+        configs = layout.HYDRA_CONF if root == PACKAGE else root / "hydra_conf"
+        parts = [file for kind in KINDS for file in root.glob(f"{kind.replace('.', '/')}/*.py")]
+        for base, files in ((root, parts), (configs, configs.glob("*/*.yaml"))):
+            for file in files:
+                first = taken.setdefault(file.relative_to(base), file)
+                if first != file and file.name != "__init__.py":
+                    message = f"{file} has the name of {first}; rename the plugin's file."
+                    problems.append(Problem(str(file), message))
+    if problems:
+        raise ConfigError(problems)
 
 
 def find_part(kind: Kind, name: str) -> Path | None:
-    """The file of part ``name``: first in gptopt itself, then in the plugin directories."""
+    """The file of part ``name``: in gptopt itself, or in a plugin."""
+    if kind == "optim" and library_of(name):
+        return BRIDGE
     stem = name.replace("-", "_")
     if not stem.isidentifier():
         return None
@@ -45,12 +113,23 @@ def find_part(kind: Kind, name: str) -> Path | None:
     return None
 
 
+def library_of(name: str) -> str | None:
+    """``pytorch_optimizer`` of ``pytorch_optimizer.Lamb``; None for a name without a library."""
+    library, dot, _ = name.partition(".")
+    return library if dot and library in LIBRARIES else None
+
+
+def is_installed(library: str) -> bool:
+    """Whether ``library`` could be imported; it is not."""
+    return importlib.util.find_spec(library) is not None
+
+
 def part_names(kind: Kind) -> list[str]:
     """Every part of ``kind`` there is, under its name in a config (dashes, not underscores)."""
     names = set()
     for root in [PACKAGE, *plugin_directories()]:
         for file in root.joinpath(*kind.split(".")).glob("*.py"):
-            if "build" in functions(file):
+            if "build" in functions(file) and file != BRIDGE:
                 names.add(file.stem.replace("_", "-"))
     return sorted(names)
 
@@ -67,14 +146,14 @@ def load_part(kind: Kind, name: str) -> ModuleType:
     if file.is_relative_to(PACKAGE):
         return importlib.import_module(f"gptopt.{kind}.{file.stem}")
     module_name = f"gptopt_plugins.{kind}.{file.stem}"
-    if module_name not in sys.modules:
+    module = sys.modules.get(module_name)
+    if module is None or module.__file__ != str(file):
         spec = importlib.util.spec_from_file_location(module_name, file)
         assert spec is not None
         assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
+        module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    return sys.modules[module_name]
+    return module
 
 
 @cache
@@ -108,4 +187,8 @@ def keys_of(file: Path, function: str = "build") -> dict[str, Any]:
 
 @cache
 def _parsed(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    except SyntaxError as error:
+        place = f"{file}, line {error.lineno}"
+        raise ConfigError([Problem("", f"{error.msg}: {error.text}", place)]) from None

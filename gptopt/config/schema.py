@@ -14,12 +14,14 @@ from gptopt.config.types import (
     Betas,
     Cadence,
     Count,
+    Fraction,
     NonNegative,
     Positive,
     PositiveInt,
     Probability,
     Role,
     Seed,
+    Share,
 )
 
 
@@ -96,6 +98,7 @@ class LoggingParams:
     eval_tokens: PositiveInt | None
     eval_batch_size: PositiveInt | None
     norms: bool
+    diagnostics_interval: Cadence | None
     progress: Literal["auto", "bar", "lines", "none"]
     level: Literal["debug", "info", "warning", "error"]
 
@@ -161,15 +164,21 @@ class Cluster:
     name: str
     backend: Literal["local", "submitit", "disbatch"]
     workers: PositiveInt | None
+    workers_per_gpu: PositiveInt
+    runs_per_job: PositiveInt | None
     threads: PositiveInt | None
     deadline: str | float | None
+    snapshot_source: bool
     timeout_min: PositiveInt
+    signal_delay_s: PositiveInt
+    attempts_without_progress: PositiveInt
     partition: str | None
     account: str | None
     qos: str | None
     constraint: str | None
     nodes: PositiveInt
     gpus_per_node: Count
+    gres: str | None
     cpus_per_task: PositiveInt
     mem_gb: Positive | None
     array_parallelism: PositiveInt
@@ -185,6 +194,32 @@ class Paths:
     output_dir: str
     run_name: str
     sweep: str | None
+
+
+@dataclass
+class Ignore:
+    """Targets that count in no loss."""
+
+    token_ids: list[Count]
+    token_range: tuple[Count | None, Count | None] | None
+
+
+@dataclass
+class DataCommon:
+    """The keys of ``data`` that every corpus shares; its format brings the others."""
+
+    name: str
+    format: str
+    max_tokens: PositiveInt | None
+    splits: tuple[Share, Share, Fraction] | None
+    eval: dict[str, Any]
+    test: dict[str, Any]
+    shuffle: bool
+    loop: bool
+    documents: Literal["plain", "reset_positions", "mask"]
+    end_of_text: Count | None
+    ignore: Ignore
+    prefetch: Count
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,7 @@ Whatever is null is derived from the rest; what contradicts is an error with its
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +210,7 @@ class Derived:
     eval_batch_size: int
     log_interval: int
     eval_interval: int | None
+    diagnostics_interval: int | None
     save_interval: int | None
     data_seed: int
     divergence_loss: float
@@ -217,13 +218,13 @@ class Derived:
     arithmetic: list[str]
 
 
-def derive(config: Config, *, world_size: int, corpus_tokens: int) -> Derived:
+def derive(config: Config, *, world_size: int, windows_of: Callable[[int], int]) -> Derived:
     """Works out batch, length, cadences and schedule of a run on opened data.
 
     Args:
         config: A checked configuration.
         world_size: Processes that train it together.
-        corpus_tokens: Training tokens that there are.
+        windows_of: Context length -> training windows of one epoch.
 
     Raises:
         ValueError: The numbers contradict each other, now that devices and data are known.
@@ -237,7 +238,7 @@ def derive(config: Config, *, world_size: int, corpus_tokens: int) -> Derived:
         data_parallel_size=check_devices(vars(config.distributed), world_size),
     )
     context = training.context_length or model["block_size"]
-    windows = max(0, corpus_tokens - 1) // context
+    windows = windows_of(context)
     tokens_per_step = batch.global_batch_size * context
     length = solve_length(
         max_steps=training.max_steps,
@@ -264,6 +265,7 @@ def derive(config: Config, *, world_size: int, corpus_tokens: int) -> Derived:
         eval_batch_size=logging.eval_batch_size or batch.batch_size,
         log_interval=steps_of(logging.log_interval, steps) or 1,
         eval_interval=steps_of(logging.eval_interval, steps),
+        diagnostics_interval=steps_of(logging.diagnostics_interval, steps),
         save_interval=steps_of(config.checkpoint.save_interval, steps),
         data_seed=training.seed if training.data_seed is None else training.data_seed,
         divergence_loss=training.divergence_loss or 10 * math.log(model["vocab_size"]),

@@ -42,6 +42,7 @@ Seed = Annotated[int, Range(ge=0, lt=2**32)]
 Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
 Fraction = Annotated[float, Range(ge=0, le=1)]
+PositiveFraction = Annotated[float, Range(gt=0, le=1)]
 Share = Annotated[float, Range(gt=0, lt=1)]
 """Part of a run: 0.1 of 1,000 steps is 100 steps."""
 Decay = Annotated[float, Range(ge=0, lt=1)]

@@ -1,194 +1,165 @@
-"""Documents -> token shards: what ``gptopt data prepare`` does.
+"""Documents to token shards: what ``gptopt data prepare`` does.
 
-    train_000000.bin, train_000001.bin, ...    header 20240520, shard_tokens tokens each
-    val_000000.bin, ...                        (the last of each part has the rest)
-    manifest.json                              written last
+    train_000000.bin, train_000001.bin, ...    shard_tokens tokens each; the last has the rest
+    val_000000.bin, ...                        the same of the documents held out
+    manifest.json                              written last: it vouches for all of them
+    <tokenizer>.json                           a copy of the vocabulary, where it is one file
 
-A ``.jsonl`` file is a document a line, any other file is one document; empty ones are passed
-over. A document starts with the tokenizer's end-of-text token and may run on into the next
-shard. Document i (from 0) is held out where floor((i + 1) share) > floor(i share): an exact
-share, spread evenly.
+Every document starts with the tokenizer's end-of-text token and may run on into the next shard.
+Whether it is held out depends on its text alone,
+
+    first 64 bits of blake2b(text) < val_share 2^64,                                        (1)
+
+so equal documents are always in the same part, and a document held out of one corpus is held out
+of every other one of the same share. With ``shuffle_seed`` documents stand in the order of a hash
+of (seed, text), otherwise in that of the sources. ``deduplicate`` keeps the first of equal ones.
+
+First every unit of about 4 MiB is tokenized into a file of its own, in any order and by any
+number of processes; then the units are joined. Stopped at any moment, by any signal, the same
+command goes on with the units that are missing and ends with the same bytes.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gptopt.data.corpus import DataError, MissingDataError
+from gptopt.data.claim import Claim
+from gptopt.data.corpus import DataError
+from gptopt.data.joining import Parts, join
 from gptopt.data.manifest import MANIFEST, UNFINISHED
-from gptopt.data.shards import write_shard
-from gptopt.data.tokenizers import load_tokenizer
-from gptopt.files import write, write_json
+from gptopt.data.options import Options
+from gptopt.data.texts import Span, find_files, units
+from gptopt.data.tokenizers import Tokenizer, load_tokenizer
+from gptopt.data.tokenizing import Tokenize
+from gptopt.data.workers import run_all
+from gptopt.data.writing import LONGEST
+from gptopt.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far it is: source bytes ``done`` (of them ``before`` in an earlier run) of ``total``."""
+
+    done: int
+    before: int
+    total: int
+    seconds: float
 
 
 def prepare(
     sources: Sequence[str | Path],
     out: str | Path,
     *,
-    tokenizer: str,
-    val_share: float,
-    shard_tokens: int,
-    text_key: str,
+    options: Options,
+    workers: int,
     data_root: str | Path,
+    report: Callable[[Progress], None],
 ) -> dict[str, Any]:
     """Tokenizes ``sources`` into shards in the directory ``out``.
 
     Args:
-        sources: Files, or directories whose .txt and .jsonl files are read in sorted order.
-        out: A new or empty directory, or one where this was interrupted: that starts again.
-        tokenizer: bytes or gpt2.
-        val_share: Share of the documents that is held out, between 0 and 1.
-        shard_tokens: Tokens per shard, 1 to 2^31 - 1; a shard of each part is kept in memory.
-        text_key: The field of a .jsonl line that holds the text.
-        data_root: Where gpt2's files are looked for (``tokenizers/gpt2``).
+        sources: Files and directories.
+        out: A new or empty directory, one where this was interrupted, or one where it is done:
+            then nothing is.
+        options: What is made of them.
+        workers: Processes; they change the speed alone.
+        data_root: Where vocabularies lie.
+        report: Told after every unit.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: A bad option, an unreadable source (file and line), a used directory.
+        DataError: A bad option, an unreadable source (file and place), a used directory.
     """
-    out = Path(out)
-    if not 0 < val_share < 1:
-        raise DataError(f"val_share={val_share}: give a share between 0 and 1, such as 0.01.")
-    if not 0 < shard_tokens < 2**31:
-        raise DataError(f"shard_tokens={shard_tokens}: a header counts from 1 to {2**31 - 1}.")
-    encoder = load_tokenizer(tokenizer, Path(data_root))
-    files = _files(sources)
-    _claim(out)
-    writers = {part: _Writer(out, part, shard_tokens) for part in ("train", "val")}
-    for number, text in enumerate(_documents(files, text_key)):
-        held_out = int((number + 1) * val_share) > int(number * val_share)
-        writer = writers["val" if held_out else "train"]
-        writer.document(encoder.end_of_text, encoder.encode(text))
-    for part, writer in writers.items():
-        writer.finish()
-        if not writer.documents:
-            raise DataError(
-                f"No document for {part}: {sum(w.documents for w in writers.values())} documents, "
-                f"val_share={val_share}. Give more documents, or a larger share. (One long text "
-                "needs no shards: data=text data.path=... holds out its tail.)"
-            )
-    manifest = {
-        "tokenizer": tokenizer,
-        "vocab_size": encoder.vocab_size,
-        "end_of_text": encoder.end_of_text,
-        "val_share": val_share,
-        "shard_tokens": shard_tokens,
-        "text_key": text_key,
-        "sources": [{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        "documents": {part: writer.documents for part, writer in writers.items()},
-        "tokens": {part: writer.tokens for part, writer in writers.items()},
-        "shards": writers["train"].shards | writers["val"].shards,
-    }
-    write_json(out / MANIFEST, manifest)
-    (out / UNFINISHED).unlink()
+    out, data_root = Path(out), Path(data_root).expanduser().absolute()
+    if not 0 < options.val_share < 1:
+        raise DataError(
+            f"val_share={options.val_share}: give a share between 0 and 1, such as 0.01."
+        )
+    if not 0 < options.shard_tokens <= LONGEST:
+        raise DataError(
+            f"shard_tokens={options.shard_tokens}: a header counts from 1 to {LONGEST}."
+        )
+    encoder = load_tokenizer(options.tokenizer, data_root, allow_pickle=options.allow_pickle)
+    files = find_files(sources, options.texts.patterns)
+    plan = _plan(files, options, encoder)
+    if (finished := _finished(out, plan)) is not None:
+        return finished
+    with Claim(out, plan) as work:
+        portions = units(files, options.texts)
+        names = [work / f"{number:06d}" for number in range(len(portions))]
+        _tokenize(portions, names, Tokenize(options, data_root), workers, report)
+        parts = join(names, out, options, encoder)
+        manifest = plan | _counts(parts, options)
+        if encoder.file is not None:
+            shutil.copyfile(encoder.file, out / encoder.file.name)
+        write_json(out / MANIFEST, manifest)
     return manifest
 
 
-class _Writer:
-    """Fills one shard of a part in memory and writes it when it is full."""
-
-    def __init__(self, out: Path, part: str, shard_tokens: int) -> None:
-        self.out, self.part = out, part
-        self.buffer = np.empty(shard_tokens, dtype=np.uint16)
-        self.filled = 0
-        self.documents = 0
-        self.tokens = 0
-        self.shards: dict[str, dict[str, int | str]] = {}
-
-    def document(self, end_of_text: int, ids: np.ndarray) -> None:
-        self.documents += 1
-        self._append(np.array([end_of_text], dtype=np.uint16))
-        self._append(ids)
-
-    def _append(self, ids: np.ndarray) -> None:
-        self.tokens += len(ids)
-        while len(ids):
-            room = len(self.buffer) - self.filled
-            now, ids = ids[:room], ids[room:]
-            self.buffer[self.filled : self.filled + len(now)] = now
-            self.filled += len(now)
-            if self.filled == len(self.buffer):
-                self.finish()
-
-    def finish(self) -> None:
-        """Writes what is in memory."""
-        if not self.filled:
-            return
-        tokens = self.buffer[: self.filled]
-        name = f"{self.part}_{len(self.shards):06d}.bin"
-        sha256 = write_shard(self.out / name, tokens)
-        self.shards[name] = {
-            "tokens": self.filled,
-            "max_id": int(tokens.max()),
-            "sha256": sha256,
-        }
-        self.filled = 0
+def _plan(files: list[Path], options: Options, encoder: Tokenizer) -> dict[str, Any]:
+    """The part of the manifest that is known at the start; equal plans give equal bytes."""
+    settings = dataclasses.asdict(options)
+    del settings["tokenizer"], settings["allow_pickle"]
+    texts = settings.pop("texts")
+    settings |= {key: list(v) if isinstance(v, tuple) else v for key, v in texts.items()}
+    return {
+        "tokenizer": encoder.name,
+        "tokenizer_sha256": encoder.sha256,
+        "vocab_size": encoder.vocab_size,
+        "end_of_text": encoder.end_of_text,
+        "options": settings,
+        "sources": [{"path": str(file), "bytes": file.stat().st_size} for file in files],
+    }
 
 
-def _claim(out: Path) -> None:
-    """Makes ``out`` ours: marks it as unfinished and removes what an interrupted run left."""
-    out.mkdir(parents=True, exist_ok=True)
+def _finished(out: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest, where exactly this has been prepared before."""
     if (out / UNFINISHED).exists():
-        for part in ("train", "val"):
-            for leftover in out.glob(f"{part}_??????.bin*"):
-                leftover.unlink()
-    elif any(out.iterdir()):
-        raise DataError(f"--out {out}: not empty. Give a new directory, or remove this one.")
-    write(out / UNFINISHED, "gptopt data prepare is at work here, or was interrupted.\n")
+        return None
+    manifest = read_json(out / MANIFEST)
+    if isinstance(manifest, dict) and all(manifest.get(key) == plan[key] for key in plan):
+        return manifest
+    return None
 
 
-def _files(sources: Sequence[str | Path]) -> list[Path]:
-    files: list[Path] = []
-    for source in map(Path, sources):
-        if source.is_dir():
-            found = [path for path in source.rglob("*") if path.suffix in (".txt", ".jsonl")]
-            if not found:
-                raise MissingDataError(f"{source}: no .txt or .jsonl file in this directory.")
-            files += sorted(found)
-        elif source.is_file():
-            files.append(source)
-        else:
-            raise MissingDataError(f"{source}: no such file or directory.")
-    return files
+def _tokenize(
+    portions: list[tuple[Span, ...]],
+    names: list[Path],
+    task: Tokenize,
+    workers: int,
+    report: Callable[[Progress], None],
+) -> None:
+    """Writes the units that are not there yet."""
+    sizes = [sum(span.size for span in portion) for portion in portions]
+    missing = [number for number, name in enumerate(names) if not name.exists()]
+    total, to_do = sum(sizes), sum(sizes[number] for number in missing)
+    done = before = total - to_do
+    start = time.monotonic()
+    items = [(number, portions[number], names[number]) for number in missing]
+    for number in run_all(task, items, workers):
+        done += sizes[number]
+        report(Progress(done, before, total, time.monotonic() - start))
 
 
-def _documents(files: Sequence[Path], text_key: str) -> Iterator[str]:
-    """Texts of all documents that are not empty."""
-    for path in files:
-        texts = _lines(path, text_key) if path.suffix == ".jsonl" else _whole(path)
-        yield from filter(None, texts)
-
-
-def _whole(path: Path) -> Iterator[str]:
-    try:
-        yield path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: offset {error.start}: not UTF-8. Convert the file, or leave it out."
-        ) from error
-
-
-def _lines(path: Path, text_key: str) -> Iterator[str]:
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not JSON: {error}.") from error
-            if not isinstance(row, dict) or not isinstance(row.get(text_key), str):
-                has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                raise DataError(
-                    f"{path}, line {number}: no text under {text_key!r}; it has: {has}. "
-                    "Name the field with --text-key."
-                )
-            # JSON may hold half a surrogate pair, which is no character: it becomes "?".
-            yield row[text_key].encode("utf-8", "replace").decode("utf-8")
+def _counts(parts: Parts, options: Options) -> dict[str, Any]:
+    for part, documents in parts.documents.items():
+        if not documents:
+            raise DataError(
+                f"No document for {part}: {sum(parts.documents.values())} documents, "
+                f"val_share={options.val_share}. Give more documents, or another share. (One long "
+                "text needs no shards: data=text data.path=... holds out its tail.)"
+            )
+    return {
+        "documents": parts.documents,
+        "duplicates": parts.duplicates,
+        "tokens": parts.tokens,
+        "shards": parts.shards,
+    }

@@ -1,4 +1,4 @@
-"""Token shards on disk: many ``.bin`` files read as one sequence, and the writing of one.
+"""Token shards on disk: many ``.bin`` files read as one sequence.
 
 A shard with a header is 256 little-endian int32 (1,024 bytes), then the tokens:
 
@@ -6,7 +6,7 @@ A shard with a header is 256 little-endian int32 (1,024 bytes), then the tokens:
 
     magic      version   tokens   written by
     20240520   1         uint16   llm.c, modded-nanogpt, and gptopt
-    20240801   7         uint32   llm.c for Llama 3
+    20240801   7         uint32   llm.c for Llama 3, and gptopt where 16 bits are too few
     20250401   1         uint16   GPT-opt
 
 A raw shard (nanoGPT's ``train.bin``) is tokens only. Little-endian in all cases.
@@ -25,12 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gptopt.data.corpus import DataError
-from gptopt.files import sync_directory
+from gptopt.data.corpus import DataError, Stretch, TokenSource
 
 HEADER_INTS = 256
 HEADER_BYTES = 4 * HEADER_INTS
-MAGIC = 20240520
+MAGIC, MAGIC_32 = 20240520, 20240801
+"""Those that gptopt writes, for uint16 and uint32."""
 LAYOUTS = {20240520: (1, "<u2"), 20240801: (7, "<u4"), 20250401: (1, "<u2")}
 """magic -> (version, type of the tokens)."""
 RAW = {"uint8": "<u1", "uint16": "<u2", "uint32": "<u4"}
@@ -124,6 +124,9 @@ class Shards:
         self._ends = list(accumulate(shard.tokens for shard in self.shards))
         self._descriptors = [os.open(shard.path, os.O_RDONLY) for shard in self.shards]
         weakref.finalize(self, _close, self._descriptors)
+        self._ends_array = np.array(self._ends, dtype=np.int64)
+        self._counts = np.array([shard.tokens for shard in self.shards], dtype=np.int64)
+        self._first_bytes = np.array([shard.first_byte for shard in self.shards], dtype=np.int64)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -147,14 +150,35 @@ class Shards:
         if count != tokens.nbytes:
             self._fill_rest(number, byte + count, tokens.view(np.uint8)[count:])
 
+    def fill_rows(self, starts: np.ndarray, rows: Sequence[np.ndarray]) -> None:
+        """Reads the tokens from ``starts[i]`` on into ``rows[i]``, all of one length.
+
+        One system call a row and little else: with some thousand tokens a row, Python is what
+        costs.
+        """
+        numbers = np.searchsorted(self._ends_array, starts, side="right")
+        left = self._ends_array[numbers] - starts
+        places = self._first_bytes[numbers] + (self._counts[numbers] - left) * self.dtype.itemsize
+        descriptors, preadv, wanted = self._descriptors, os.preadv, rows[0].nbytes
+        inside = left >= len(rows[0])  # of one shard
+        columns = (starts, numbers, places, inside)
+        for row, start, number, place, is_inside in zip(
+            rows, *(column.tolist() for column in columns), strict=True
+        ):
+            if not is_inside:
+                self.fill(start, row)
+            elif (count := preadv(descriptors[number], [row], place)) != wanted:
+                self._fill_rest(number, place + count, row.view(np.uint8)[count:])
+
     def _fill_rest(self, number: int, byte: int, rest: np.ndarray) -> None:
         """Goes on after a short read: some file systems give less at a time than was asked."""
         while len(rest):
             count = os.preadv(self._descriptors[number], [rest.data], byte)
             if not count:
                 shard = self.shards[number]
+                end = os.fstat(self._descriptors[number]).st_size
                 raise DataError(
-                    f"{shard.path}: ends at byte {byte}; it had {shard.tokens} tokens when it was "
+                    f"{shard.path}: ends at byte {end}; it had {shard.tokens} tokens when it was "
                     f"opened. {AGAIN}"
                 )
             byte, rest = byte + count, rest[count:]
@@ -169,6 +193,13 @@ class Shards:
         """The place of token ``index``, for messages: file and byte offset."""
         number = bisect_right(self._ends, index)
         return f"{self.shards[number].path}, offset {self._byte(number, index)}"
+
+
+def place_of(source: TokenSource, index: int) -> str:
+    """Where token ``index`` of any source lies, for messages."""
+    while isinstance(source, Stretch):
+        index, source = index + source.start, source.source
+    return source.where(index) if isinstance(source, Shards) else f"Token {index}"
 
 
 def _close(descriptors: list[int]) -> None:
@@ -191,25 +222,4 @@ def sampled_sha256(path: Path) -> str:
             for sample in range(SAMPLES):
                 file.seek((size - SAMPLE_BYTES) * sample // (SAMPLES - 1))
                 digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
-def write_shard(path: Path, tokens: np.ndarray) -> str:
-    """Writes ``tokens`` (n,) uint16 with header 20240520; the name appears when all is on disk.
-
-    Returns:
-        sha256 (hex) of the file.
-    """
-    header = np.zeros(HEADER_INTS, dtype="<i4")
-    header[:3] = MAGIC, LAYOUTS[MAGIC][0], len(tokens)
-    digest = hashlib.sha256()
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        for content in (header, np.ascontiguousarray(tokens, dtype="<u2")):
-            file.write(content.data)
-            digest.update(content.data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    sync_directory(path.parent)
     return digest.hexdigest()

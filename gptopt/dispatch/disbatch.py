@@ -24,13 +24,22 @@ from pathlib import Path
 
 from gptopt import files, layout
 from gptopt.config.schema import Cluster
-from gptopt.dispatch import Submission, SubmissionError, local, slurm
-from gptopt.state import ExitCode, job_name, read_state
+from gptopt.dispatch import (
+    Submission,
+    SubmissionError,
+    exported,
+    local,
+    packed,
+    prepare,
+    slurm,
+    submitted_with,
+)
+from gptopt.dispatch.local import GPUS
+from gptopt.dispatch.rest import TURN_OVER, Turn, failed, is_cancelled, is_running, unfinished
+from gptopt.state import ExitCode
 from gptopt.sweep.record import JOB_MODULE, Record, Row
 
-GPUS = "CUDA_VISIBLE_DEVICES"
 SPLIT_GPUS = ["--env-resource", GPUS]  # entry i of the list for the task in place i of a node
-NOTICE_S = 120  # before the time limit, or a quarter of it; runs also watch the clock
 POLL_S = 0.5
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 PLAIN = re.compile(r"[\w./+@%:=-]+", re.ASCII)  # what a shell takes without quotes
@@ -39,24 +48,27 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 def submit(record: Record, cluster: Cluster) -> Submission:
     """Hands one job to SLURM and returns; without SLURM, works through the rows here."""
+    prepare(record, cluster)
     return _enqueue(record, cluster) if slurm.is_here() else _work_here(record, cluster)
 
 
 def batch_script(record: Record, cluster: Cluster) -> str:
     """The job: ``exec`` makes our process the one that SLURM signals, ahead of the end."""
-    tasks = _tasks_per_node(cluster)
-    memory = None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024 * tasks)}MB"
+    tasks, at_once = _tasks_per_node(cluster), _at_once(cluster)
+    memory = cluster.mem_gb and f"{round(cluster.mem_gb * 1024 * tasks * at_once)}MB"
+    gpus = cluster.gpus_per_node or None
     asked = {
-        "job-name": f"gptopt-{record.directory.parent.name}",
+        "job-name": slurm.name(record),
         "output": f"{str(record.logs).replace('%', '%%')}/%j_disbatch.out",
         "open-mode": "append",
         "nodes": cluster.nodes,
         "ntasks-per-node": tasks,
-        "cpus-per-task": cluster.cpus_per_task,
-        "gpus-per-node": cluster.gpus_per_node or None,
+        "cpus-per-task": cluster.cpus_per_task * at_once,
+        "gpus-per-node": gpus if cluster.gres is None else None,
+        "gres": gpus and cluster.gres and f"{cluster.gres}:{gpus}",
         "mem": memory,
         "time": cluster.timeout_min,
-        "signal": f"B:USR1@{min(NOTICE_S, 15 * cluster.timeout_min)}",
+        "signal": f"B:USR1@{slurm.notice(cluster)}",
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
@@ -86,8 +98,9 @@ def work(record: Record, attempt: int, options: Sequence[str], extra: Mapping[st
     """
     rows = unfinished(record)
     tasks = private_directory(record) / f"{attempt}.tasks"
-    files.write(tasks, "".join(f"{_task(record, row)}\n" for row in rows))
-    environment = os.environ | extra
+    over = private_directory(record) / f"{attempt}.over"
+    files.write(tasks, "".join(f"{task}\n" for task in _tasks(record, rows)))
+    environment = os.environ | extra | {TURN_OVER: str(over)}
     secrets = sorted(name for name in environment if SECRET.search(name))
     if secrets:
         print(f"withheld from disBatch and its runs: {', '.join(secrets)}")
@@ -99,14 +112,17 @@ def work(record: Record, attempt: int, options: Sequence[str], extra: Mapping[st
             env={name: value for name, value in environment.items() if name not in secrets},
             start_new_session=True,  # a terminal's Ctrl-C comes here alone
         )
-        asked: list[Path] = []
+        asked: set[Path] = set()
         while process.poll() is None:
-            if requests and not asked:
-                asked = [Path(row.run) for row in rows if _is_running(row.run)]
-                print(f"{requests[0].name}: {len(asked)} runs save and stop", flush=True)
-                for run in asked:
-                    (run / layout.STOP_FILE).touch()
-            if len(requests) > 1 or (requests and not any(map(_is_running, asked))):
+            if (requests or is_cancelled(record)) and not over.exists():
+                over.touch()  # packed tasks take no further run
+                print(f"{requests[0].name if requests else 'cancelled'}: ", end="")
+                print(f"{sum(is_running(row.run) for row in rows)} runs save and stop", flush=True)
+            running = [Path(row.run) for row in rows if over.exists() and is_running(row.run)]
+            for run in running:
+                (run / layout.STOP_FILE).touch()
+                asked.add(run)
+            if len(requests) > 1 or (over.exists() and not running):
                 os.killpg(process.pid, signal.SIGTERM)  # it would start the runs that wait
                 process.wait()
             time.sleep(POLL_S)
@@ -114,20 +130,9 @@ def work(record: Record, attempt: int, options: Sequence[str], extra: Mapping[st
             (run / layout.STOP_FILE).unlink(missing_ok=True)
 
 
-def unfinished(record: Record) -> list[Row]:
-    """Submitted rows that have no result, and neither failed nor were stopped by a person since."""
-    return [
-        row
-        for row in record.submitted()
-        if read_state(Path(row.run)).state not in ("completed", "diverged")
-        and not _since(record, row, layout.TERMINAL["failed"])
-        and not _since(record, row, layout.STOP_FILE)
-    ]
-
-
 def private_directory(record: Record) -> Path:
     """Task files, and what disBatch writes; nobody else may look into it."""
-    directory = record.directory / "disbatch"
+    directory = record.directory / slurm.DISBATCH
     directory.mkdir(mode=0o700, exist_ok=True)
     return directory
 
@@ -135,16 +140,13 @@ def private_directory(record: Record) -> Path:
 def main(directory: str, *options: str) -> ExitCode:
     """Inside the job: works, then asks SLURM for another turn where one would help."""
     record = Record(Path(directory))
-    before = {row.run: read_state(Path(row.run)) for row in unfinished(record)}
-    if before:
-        end = slurm.ask("squeue", "--noheader", "--jobs", job_name(), "-o", "%e").strip()
-        deadline = {"GPTOPT_DEADLINE": end} if re.match(r"\d{4}-", end) else {}  # else unlimited
-        work(record, int(os.environ.get("SLURM_RESTART_COUNT") or 0), options, deadline)
+    turn = Turn(record, submitted_with(record).attempts_without_progress)
+    if turn.rows and not is_cancelled(record):
+        attempt = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        work(record, attempt, options, slurm.deadline())
     left = unfinished(record)
-    now = {run: read_state(Path(run)) for run in before}
-    got_on = any(state.terminal or state.step > before[run].step for run, state in now.items())
-    print(f"{_failed(record)} failed, {len(left)} unfinished", flush=True)
-    if left and not (got_on and slurm.requeue()):
+    print(f"{failed(record)} failed, {len(left)} unfinished", flush=True)
+    if left and not (turn.another_helps(left) and slurm.requeue()):
         print("not requeued by us; submitting the sweep again goes on from the checkpoints")
     return _code(record, left)
 
@@ -153,38 +155,52 @@ def _enqueue(record: Record, cluster: Cluster) -> Submission:
     rows = record.submitted()
     script = private_directory(record) / "batch.sh"
     files.write(script, batch_script(record, cluster))
-    threads = str(cluster.threads or cluster.cpus_per_task)
-    pinned = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    with slurm.environment(pinned | {name: str(value) for name, value in cluster.env.items()}):
+    with slurm.environment(exported(record, cluster, threads=cluster.cpus_per_task)):
         try:
             job = slurm.run("sbatch", "--parsable", str(script)).strip().split(";")[0]
         except subprocess.CalledProcessError as error:
             raise SubmissionError(f"Nothing was submitted. {error.stderr.strip()}") from None
         except (OSError, subprocess.SubprocessError) as error:
             raise SubmissionError(f"Nothing was submitted. {error}") from None
-    record.note_jobs(job, rows)
+    record.note_jobs(job, rows, apart=False)
     return Submission(f"{len(rows)} runs in the queue, job {job}; logs: {record.logs}", [job])
 
 
 def _work_here(record: Record, cluster: Cluster) -> Submission:
-    slots = local.environments(cluster)
-    extra = dict(slots[0])
-    options = ["--ssh-node", f"localhost:{len(slots)}", "--use-address", "localhost:0"]
+    places = local.environments(record, cluster)  # they come GPU by GPU, round after round
+    places = places[: max(1, len(places) // _at_once(cluster))]
+    extra = dict(places[0])
+    options = ["--ssh-node", f"localhost:{len(places)}", "--use-address", "localhost:0"]
     if GPUS in extra:
-        extra[GPUS] = ",".join(slot[GPUS] for slot in slots)
+        extra[GPUS] = ",".join(place[GPUS] for place in places)
         options += SPLIT_GPUS
     work(record, 0, options, extra)
-    failed, left = _failed(record), len(unfinished(record))
-    return Submission(f"{failed} failed, {left} unfinished", failed=failed, unfinished=left)
+    count, left = failed(record), len(unfinished(record))
+    return Submission(f"{count} failed, {left} unfinished", failed=count, unfinished=left)
 
 
 def _tasks_per_node(cluster: Cluster) -> int:
     return cluster.gpus_per_node or cluster.workers or 1
 
 
-def _task(record: Record, row: Row) -> str:
-    command = [sys.executable, "-m", JOB_MODULE, str(record.directory), str(row.index)]
-    return f"{shlex.join(command)} >> {shlex.quote(str(record.log(row.index)))} 2>&1"
+def _at_once(cluster: Cluster) -> int:
+    """Runs at the same time in one task."""
+    return cluster.workers_per_gpu if cluster.gpus_per_node else 1
+
+
+def _tasks(record: Record, rows: Sequence[Row]) -> Iterator[str]:
+    cluster = submitted_with(record)
+    if packed.is_wanted(cluster):
+        for first in packed.firsts(cluster, len(rows), _at_once(cluster)):
+            yield _line(packed.__name__, record, first, record.logs / f"packed-{first}.log")
+    else:
+        for row in rows:
+            yield _line(JOB_MODULE, record, row.index, record.log(row.index))
+
+
+def _line(module: str, record: Record, number: int, log: Path) -> str:
+    command = [sys.executable, "-m", module, str(record.directory), str(number)]
+    return f"{shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
 
 
 @contextmanager
@@ -214,25 +230,8 @@ def _requests() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _is_running(run: str | Path) -> bool:
-    return read_state(Path(run)).state == "running"
-
-
-def _since(record: Record, row: Row, name: str) -> bool:
-    """Whether a file of a run is younger than the submission."""
-    try:
-        written = (Path(row.run) / name).stat().st_mtime
-    except FileNotFoundError:
-        return False
-    return written > (record.directory / "plan.jsonl").stat().st_mtime
-
-
-def _failed(record: Record) -> int:
-    return sum(_since(record, row, layout.TERMINAL["failed"]) for row in record.submitted())
-
-
 def _code(record: Record, left: Sequence[Row]) -> ExitCode:
-    if _failed(record):
+    if failed(record):
         return ExitCode.CRASH
     return ExitCode.RUN_AGAIN if left else ExitCode.DONE
 

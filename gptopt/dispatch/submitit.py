@@ -1,4 +1,4 @@
-"""A SLURM array through submitit: an element per run, and nobody waits for it.
+"""A SLURM array through submitit: an element per run, or per several, and nobody waits for it.
 
 submitit writes the batch file and brings a Python to the node; the rest is ours. The run's
 own process answers the signals (it saves at the next step border and ends with 75), then asks
@@ -11,37 +11,55 @@ import contextlib
 import io
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError
 
-from gptopt import layout
 from gptopt.config.schema import Cluster
-from gptopt.dispatch import Submission, SubmissionError, slurm
-from gptopt.files import read_json
-from gptopt.state import ExitCode, read_state
-from gptopt.sweep.record import JOB_MODULE, Record, Row
+from gptopt.dispatch import (
+    Submission,
+    SubmissionError,
+    exported,
+    packed,
+    prepare,
+    slurm,
+    submitted_with,
+)
+from gptopt.dispatch.rest import Turn, is_cancelled, is_stuck, may_go_on, unfinished
+from gptopt.state import ExitCode
+from gptopt.sweep.record import JOB_MODULE, Record
 
-SIGNAL_DELAY_S = 120  # before the time limit, or a quarter of it; runs also watch the clock
 MANY_TIMEOUTS = 10**6  # submitit counts them only while no run is at work: importing, ending
 
 
 def submit(record: Record, cluster: Cluster) -> Submission:
     """Hands the submitted rows to SLURM, in arrays no longer than it takes, and returns."""
     rows = record.submitted()
+    is_packed = packed.is_wanted(cluster)
     jobs: list[str] = []
-    with slurm.environment(_environment(cluster)):
+    prepare(record, cluster)
+    with slurm.environment(exported(record, cluster, threads=cluster.cpus_per_task)):
         executor = _executor(record, cluster)
         limit = slurm.max_array_size()
-        for start in range(0, len(rows), limit):
-            chunk = rows[start : start + limit]
+        elements: list[tuple[object, ...]] = [(row.index, row.run) for row in rows]
+        if is_packed:
+            elements = [(first,) for first in packed.firsts(cluster, len(rows), _at_once(cluster))]
+        for start in range(0, len(elements), limit):
+            chunk = elements[start : start + limit]
+            job = Drain(record.directory) if is_packed else Job(record.directory)
             try:
-                jobs.append(_submit_array(executor, record, chunk))
+                jobs.append(_submit_array(executor, job, chunk))
             except FailedJobError as error:
+                if is_packed and start:
+                    break  # what is in the queue works through all rows
                 before = f"{start} of {len(rows)} runs were" if start else "Nothing was"
                 raise SubmissionError(f"{before} submitted. {str(error).strip()}") from None
-            record.note_jobs(jobs[-1], chunk)
+            if is_packed:
+                record.note_jobs(jobs[-1], rows, apart=False)
+            else:
+                record.note_jobs(jobs[-1], rows[start : start + limit])
     plural = "s" * (len(jobs) > 1)
     message = f"{len(rows)} runs in the queue, job{plural} {', '.join(jobs)}; logs: {record.logs}"
     return Submission(message, jobs=jobs)
@@ -64,63 +82,89 @@ class Job:
             runpy.run_module(JOB_MODULE, run_name="__main__")
         except SystemExit as ended:
             code = ended.code
-        if code == ExitCode.RUN_AGAIN and not (_may_go_on(Path(run)) and slurm.requeue()):
+        if code == ExitCode.RUN_AGAIN and not self._requeue(Path(run)):
             print("not requeued by us; submitting the sweep again goes on from the checkpoint")
         raise SystemExit(code)
+
+    def _requeue(self, run: Path) -> bool:
+        record = Record(Path(self.record))
+        limit = submitted_with(record).attempts_without_progress
+        if is_stuck(run, limit):
+            print(f"{limit} attempts in a row saved no further step: {run} is not tried again")
+        return not is_cancelled(record) and may_go_on(run, limit) and slurm.requeue()
 
     def checkpoint(self, *arguments: object) -> DelayedSubmission:
         """What submitit starts again when a signal comes before the run has taken over."""
         return DelayedSubmission(self, *arguments)
 
 
-def _may_go_on(run: Path) -> bool:
-    """Whether ``run`` was told to make room (not to end), and got on while it had a node.
+class Drain:
+    """An array element that takes run after run, until none is left or its time is over."""
 
-    An attempt without a single step would be followed by another one, for ever.
-    """
-    state = read_state(run)
-    attempt = read_json(layout.attempt_file(run, state.attempt)) or {}
-    return state.state == "preempted" and state.step > attempt.get("start_step", state.step)
+    def __init__(self, record: Path) -> None:
+        self.record = str(record)
+
+    def __call__(self, first: int) -> None:
+        """Begins at place ``first`` of the plan; ends the process with a code as a run does."""
+        record = Record(Path(self.record))
+        cluster = submitted_with(record)
+        turn = Turn(record, cluster.attempts_without_progress)
+        submission = packed.drain(record, first, workers=cluster.workers or 1)
+        print(submission.message, flush=True)
+        if submission.failed and not submission.unfinished:
+            raise SystemExit(int(ExitCode.CRASH))
+        if not submission.unfinished:
+            raise SystemExit(int(ExitCode.DONE))
+        if not (turn.another_helps(unfinished(record)) and slurm.requeue()):
+            print("not requeued by us; submitting the sweep again goes on from the checkpoints")
+        raise SystemExit(int(ExitCode.RUN_AGAIN))
+
+    def checkpoint(self, *arguments: object) -> DelayedSubmission:
+        """What submitit starts again when a signal comes before the runs have taken over."""
+        return DelayedSubmission(self, *arguments)
 
 
-def _submit_array(executor: submitit.SlurmExecutor, record: Record, rows: list[Row]) -> str:
-    """Submits one array; returns the id of its job."""
+def _submit_array(
+    executor: submitit.SlurmExecutor, job: Job | Drain, elements: Sequence[tuple[object, ...]]
+) -> str:
+    """Submits one array, an element for each tuple of arguments; returns the id of its job."""
     with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words come with the exception
-        jobs = executor.map_array(
-            Job(record.directory), [row.index for row in rows], [row.run for row in rows]
-        )
+        jobs = executor.map_array(job, *zip(*elements, strict=True))
     return str(jobs[0].job_id).split("_")[0]
+
+
+def _at_once(cluster: Cluster) -> int:
+    """Runs at the same time in one job."""
+    if not packed.is_wanted(cluster):
+        return 1
+    return cluster.gpus_per_node * cluster.workers_per_gpu or cluster.workers or 1
 
 
 def _executor(record: Record, cluster: Cluster) -> submitit.SlurmExecutor:
     executor = submitit.SlurmExecutor(record.logs, max_num_timeout=MANY_TIMEOUTS)
+    gpus, at_once = cluster.gpus_per_node, _at_once(cluster)
+    cpus = cluster.cpus_per_task * at_once
     asked = {
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
-        "gpus_per_node": cluster.gpus_per_node or None,
-        "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}MB",
+        "gpus_per_node": gpus if gpus and cluster.gres is None else None,
+        "gres": f"{cluster.gres}:{gpus}" if gpus and cluster.gres is not None else None,
+        "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024 * at_once)}MB",
     }
     executor.update_parameters(
-        job_name=f"gptopt-{record.directory.parent.name}",
+        job_name=slurm.name(record),
         time=cluster.timeout_min,
         nodes=cluster.nodes,
         ntasks_per_node=1,
-        cpus_per_task=cluster.cpus_per_task,
-        srun_args=[f"--cpus-per-task={cluster.cpus_per_task}"],  # not inherited since 22.05
+        cpus_per_task=cpus,
+        srun_args=[f"--cpus-per-task={cpus}"],  # not inherited since 22.05
         array_parallelism=cluster.array_parallelism,
         setup=cluster.setup,
-        signal_delay_s=min(SIGNAL_DELAY_S, 15 * cluster.timeout_min),
+        signal_delay_s=slurm.notice(cluster),
         stderr_to_stdout=True,
         additional_parameters={"requeue": True},
         **{name: value for name, value in asked.items() if value is not None},
     )
     return executor
-
-
-def _environment(cluster: Cluster) -> dict[str, str]:
-    """What a job inherits besides the submitter's environment; never written into a file."""
-    threads = str(cluster.threads or cluster.cpus_per_task)
-    pinned = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    return pinned | {name: str(value) for name, value in cluster.env.items()}

@@ -6,73 +6,22 @@ run that ends, and one now and then in between.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from gptopt import layout
-from gptopt.files import read_json
+from gptopt.sweep.progress import Glimpse, duration, glimpse
 
 LINE_INTERVAL_S = 15.0
 LOOK_INTERVAL_S = 1.0
-TAIL_BYTES = 4096
-
-
-@dataclass(frozen=True)
-class Glimpse:
-    """How far a run has come."""
-
-    step: int = 0
-    max_steps: int | None = None
-    train_loss: float | None = None
-
-    @property
-    def share(self) -> float:
-        """Part of the run that is done."""
-        return self.step / self.max_steps if self.max_steps else 0.0
-
-
-def glimpse(run: Path) -> Glimpse:
-    """A look at a run from outside: its status and the end of its metrics. Never raises."""
-    status = read_json(run / layout.STATUS)
-    known = status if isinstance(status, dict) else {}
-    row = _last_train_row(run)
-    step = row.get("step") or known.get("step") or 0
-    return Glimpse(step, known.get("max_steps"), row.get("train_loss"))
-
-
-def _last_train_row(run: Path) -> dict[str, Any]:
-    try:
-        file = layout.metrics_files(run)[-1][1]
-        with open(file, "rb") as content:
-            content.seek(max(0, file.stat().st_size - TAIL_BYTES))
-            lines = content.read().splitlines()
-    except (OSError, IndexError):  # not there yet, or moved aside
-        return {}
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):  # cut off, by us or by a writer at work
-            row = json.loads(line)
-            if isinstance(row, dict) and row.get("event") == "train":
-                return row
-    return {}
 
 
 def short_name(run: Path) -> str:
     """``<optimizer>/<run_name>``."""
     return "/".join(run.parts[-2:])
-
-
-def duration(seconds: float) -> str:
-    """Such as 1:02:03."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 class Watch:

@@ -115,8 +115,10 @@ class Attention(nn.Module):
         self.norm_query = norm() if config.qk_norm else nn.Identity()
         self.norm_key = norm() if config.qk_norm else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation | None) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+    def forward(
+        self, x_BTD: Tensor, rotation: Rotation | None, mask_B1TT: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D); ``mask_B1TT`` is true where a query sees a key, None: causal."""
         heads = (-1, self.head_width)
         q_BTNH = self.norm_query(self.query(x_BTD).unflatten(-1, heads))
         k_BTKH = self.norm_key(self.key(x_BTD).unflatten(-1, heads))
@@ -127,8 +129,9 @@ class Attention(nn.Module):
             q_BTNH.transpose(1, 2),
             k_BTKH.transpose(1, 2),
             v_BTKH.transpose(1, 2),
+            attn_mask=mask_B1TT,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=True,
+            is_causal=mask_B1TT is None,
             enable_gqa=self.grouped,
         )
         return self.out(y_BNTH.transpose(1, 2).flatten(2))
@@ -181,13 +184,20 @@ class Block(nn.Module):
         self.attention, self.mlp = Attention(config), MLP(config)
         self.dropout = nn.Dropout(config.dropout_resid)
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation | None, mask_B1TT: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
+        attend = partial(self.attention, rotation=rotation, mask_B1TT=mask_B1TT)
         if self.pre:  # (2)
-            x_BTD = x_BTD + self.dropout(self.attention(self.norm_attention(x_BTD), rotation))
+            x_BTD = x_BTD + self.dropout(attend(self.norm_attention(x_BTD)))
             return x_BTD + self.dropout(self.mlp(self.norm_mlp(x_BTD)))
-        x_BTD = self.norm_attention(x_BTD + self.dropout(self.attention(x_BTD, rotation)))  # (3)
+        x_BTD = self.norm_attention(x_BTD + self.dropout(attend(x_BTD)))  # (3)
         return self.norm_mlp(x_BTD + self.dropout(self.mlp(x_BTD)))
+
+
+def document_mask(documents_BT: Tensor) -> Tensor:
+    """(B, 1, T, T) bool: the key is not after the query, and of the same document."""
+    same_BTT = documents_BT.unsqueeze(2) == documents_BT.unsqueeze(1)
+    return same_BTT.tril().unsqueeze(1)
 
 
 class GPT(nn.Module):
@@ -213,18 +223,34 @@ class GPT(nn.Module):
         if not config.tie_embeddings:
             self.head = Linear(config.n_embd, config.table_rows, bias=False, std=config.init_std)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Token ids (B, T), int64, T <= block_size -> logits (B, T, vocab_size)."""
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Token ids (B, T), int64, T <= block_size -> logits (B, T, vocab_size).
+
+        Args:
+            tokens_BT: Token ids.
+            positions_BT: Place of each token, below block_size; None for 0 ... T - 1.
+            documents_BT: Number of each token's document: attention stays inside it. None for
+                one document.
+        """
         length = tokens_BT.size(1)
         assert length <= self.config.block_size, "checked with the config: context_length"
         x_BTD = self.tokens(tokens_BT)  # (1)
         if self.positions is not None:
-            x_BTD = x_BTD + self.positions.weight[:length]
+            weight = self.positions.weight
+            x_BTD = x_BTD + (weight[:length] if positions_BT is None else weight[positions_BT])
         x_BTD = self.dropout(x_BTD)
-        rope = self.config.pos == "rope"
-        rotation = (self.rope_cos[:length], self.rope_sin[:length]) if rope else None
+        rotation = None
+        if self.config.pos == "rope":
+            places = slice(length) if positions_BT is None else positions_BT
+            rotation = (self.rope_cos[places], self.rope_sin[places])
+        mask_B1TT = None if documents_BT is None else document_mask(documents_BT)
         for block in self.blocks:
-            x_BTD = block(x_BTD, rotation)
+            x_BTD = block(x_BTD, rotation, mask_B1TT)
         x_BTD = self.norm(x_BTD)
         logits_BTV = self.head(x_BTD) if self.head else F.linear(x_BTD, self.tokens.weight)  # (4)
         if self.config.table_rows > self.config.vocab_size:

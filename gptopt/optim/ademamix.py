@@ -58,6 +58,7 @@ def build(
     alpha: NonNegative,
     ramp_steps: Count,
     eps: NonNegative,
+    cautious: bool,
     weight_decay: NonNegative,
 ) -> AdEMAMix:
     """See hydra_conf/optimizer/ademamix.yaml for the settings."""
@@ -68,5 +69,6 @@ def build(
         alpha=alpha,
         ramp_steps=ramp_steps,
         eps=eps,
+        cautious=cautious,
         weight_decay=weight_decay,
     )

@@ -5,8 +5,8 @@ An update rule says in which direction W moves; this file moves it:
     t <- t + 1
     W <- (1 - lr wd) W - lr direction(G)
 
-Parameters of one group that have equal shapes are updated as one batch: ``direction`` sees
-their gradients stacked as (B, *shape), and keeps its state stacked in the same way.
+Parameters of one group that have equal shapes are updated as one batch, on a CPU in a few:
+``direction`` sees their gradients stacked as (B, *shape), and keeps its state stacked likewise.
 """
 
 from __future__ import annotations
@@ -61,6 +61,17 @@ class PlainOptimizer(torch.optim.Optimizer):
         """Parameters hold the weights to evaluate inside, and those in training after it."""
         return nullcontext()
 
+    def watch_step(self) -> None:
+        """Called before the forward pass of a step whose ``diagnostics`` will be asked for."""
+
+    def diagnostics(self) -> dict[str, dict[str, Tensor | float]]:
+        """What the rule tells of the step just taken; called after it and before ``forget``.
+
+        Returns:
+            Numbers by name, by parameter; those that are one for all by the name of the rule.
+        """
+        return {}
+
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
@@ -73,7 +84,8 @@ class UpdateRule(PlainOptimizer):
     Args:
         groups: Parameter groups; what a group itself sets wins over ``settings``.
         settings: At least ``lr`` and ``weight_decay``. Everything in a group, the state and
-            ``step`` (steps taken so far, an int) is saved and comes back on a resume.
+            ``step`` (steps taken so far, an int) is saved and comes back on a resume. A rule
+            that names ``cautious`` among them is made ``cautious`` where it is true.
 
     A parameter without a gradient is left alone, not even decayed. The step count is the
     group's, so bias corrections do not start anew for one whose first gradient comes late.
@@ -110,6 +122,8 @@ class UpdateRule(PlainOptimizer):
             for params in self._batches(group):
                 with self._state(params) as state:
                     update = self.batch_direction(params, state, group)
+                if group.get("cautious", False):
+                    update = cautious(update, gradients(params))
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(params, update.unbind(), alpha=-group["lr"])
 
@@ -126,7 +140,7 @@ class UpdateRule(PlainOptimizer):
             if param.grad is not None:
                 kind = (param.shape, param.dtype, param.device, param in self.state)
                 batches.setdefault(kind, []).append(param)
-        return list(batches.values())
+        return [part for batch in batches.values() for part in _fitting(batch)]
 
     @contextmanager
     def _state(self, params: list[Tensor]) -> Iterator[dict[str, Tensor]]:
@@ -163,9 +177,44 @@ class UpdateRule(PlainOptimizer):
         self._stacks = {}
 
 
+CACHED = 2**20
+"""Elements of a batch on a CPU; one that is larger than caches is slower than its members."""
+
+
+def _fitting(batch: list[Tensor]) -> list[list[Tensor]]:
+    """``batch``, on a CPU in parts that fit into its caches."""
+    if batch[0].device.type != "cpu":
+        return [batch]
+    size = max(1, CACHED // max(1, batch[0].numel()))
+    return [batch[first : first + size] for first in range(0, len(batch), size)]
+
+
 def gradients(params: list[Tensor]) -> Tensor:
     """The gradients of parameters of one shape, stacked: (B, *shape), a copy."""
     return torch.stack([param.grad for param in params])  # type: ignore[misc]
+
+
+LEAST_SHARE = 1e-3
+"""Fewer entries that ``cautious`` keeps are scaled up as if there were so many."""
+
+
+def cautious(update: Tensor, grad: Tensor) -> Tensor:
+    """Of U = ``update`` the entries of the sign of the gradient G, scaled up by their share.
+
+    Source: Liang et al. (2024), "Cautious optimizers: improving training with one line of
+    code". The paper scales by d / (kept + 1), with d entries; we follow the authors' code, as
+    the published runs do.
+
+        K  = 1 where U G > 0, else 0
+        U <- K U / max(mean(K), 0.001)
+
+    Args:
+        update: Stacked: (B, *shape). The mean is over each of the B.
+        grad: As before the rule wrote to it.
+    """
+    kept = (update * grad > 0).to(update.dtype)
+    share = kept.mean(dim=tuple(range(1, update.ndim)), keepdim=True)
+    return update * kept / share.clamp_(min=LEAST_SHARE)
 
 
 def orthogonal(matrix: Tensor, group: Group) -> Tensor:

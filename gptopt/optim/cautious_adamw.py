@@ -1,12 +1,11 @@
 """Cautious AdamW: no entry moves against the sign of its own gradient.
 
 Source: Liang et al. (2024), "Cautious optimizers: improving training with one line of code".
-Of Adam's direction U, of which G is the gradient and d the number of entries, those of
-another sign than G are dropped and the rest is scaled up. The paper scales by
-d / (kept + 1); we follow the authors' code, as the published runs do.
+Of Adam's direction U, of which G is the gradient, those entries of another sign than G are
+dropped and the rest is scaled up. Other rules have this as their key ``cautious``.
 
     U  = Adam's direction                                       (1) moments.py
-    K  = 1 where U G > 0, else 0                                (2)
+    K  = 1 where U G > 0, else 0                                (2) base.py: cautious
     W <- (1 - lr wd) W - lr K U / max(mean(K), 0.001)           (3) lr and wd: base.py
 """
 
@@ -18,23 +17,19 @@ from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group, UpdateRule
 from gptopt.optim.moments import adam_direction
 
-LEAST_SHARE = 1e-3
-"""Fewer kept entries are scaled up as if there were so many."""
-
 
 class CautiousAdamW(UpdateRule):
     """Any shape. The mean of equation (3) is that of one parameter."""
 
     def direction(self, grad: Tensor, state: dict[str, Tensor], group: Group) -> Tensor:
-        """What lr multiplies in equation (3)."""
-        update = adam_direction(grad, state, group)  # (1)
-        kept = (update * grad > 0).to(grad.dtype)  # (2)
-        share = kept.mean(dim=tuple(range(1, grad.ndim)), keepdim=True)
-        return update.mul_(kept).div_(share.clamp_(min=LEAST_SHARE))  # (3)
+        """U."""
+        return adam_direction(grad, state, group)  # (1)
 
 
 def build(
     groups: list[Group], *, lr: Positive, betas: Betas, eps: NonNegative, weight_decay: NonNegative
 ) -> CautiousAdamW:
     """See hydra_conf/optimizer/cautious-adamw.yaml for the settings."""
-    return CautiousAdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    return CautiousAdamW(
+        groups, lr=lr, betas=betas, eps=eps, cautious=True, weight_decay=weight_decay
+    )

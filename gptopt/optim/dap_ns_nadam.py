@@ -48,7 +48,7 @@ from gptopt.optim.base import Group, gradients, orthogonal
 from gptopt.optim.inputs import InputMoments, InputOptimizer
 from gptopt.optim.linalg import spectral_norm
 from gptopt.optim.ns_nadam import NORM_FLOOR, nadam_numerator, over_root, to_rms
-from gptopt.optim.pinv import POWER_STEPS, accelerated_pinv, damped, pinv
+from gptopt.optim.pinv import POWER_STEPS, accelerated_pinv, pinv
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +86,18 @@ class DAPNSNAdam(InputOptimizer):
             return o / spectral_norm(o, steps=POWER_STEPS).clamp(min=NORM_FLOOR)  # (8)
         return to_rms(o) if group["update_norm"] else o
 
+    def diagnostics(self) -> dict[str, dict[str, Tensor | float]]:
+        """How P fits C; nothing where there is no P."""
+        return {} if self.param_groups[0]["disable_preconditioning"] else super().diagnostics()
+
+    def damping(self, group: Group) -> float:
+        """That of (3)."""
+        how = group["accelerated"]
+        return group["damping"] + (0 if isinstance(how, bool) else how)
+
     def inverse(self, moment: Tensor, group: Group) -> Tensor:
-        """Equation (3) and P."""
+        """P of (4)."""
         how, rcond, steps = group["accelerated"], group["rcond"], group["ns_pinv_steps"]
-        with_psd = not isinstance(how, bool)
-        moment = damped(moment, group["damping"] + (how if with_psd else 0))  # (3)
         if group["scalar"]:
             norm = spectral_norm(moment, steps=POWER_STEPS)
             eye = torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device)
@@ -98,7 +105,7 @@ class DAPNSNAdam(InputOptimizer):
         if how is False:
             return pinv(moment, rcond=rcond, steps=steps)
         return accelerated_pinv(
-            moment, rcond=rcond, steps=steps, start="psd" if with_psd else "general"
+            moment, rcond=rcond, steps=steps, start="general" if how is True else "psd"
         )
 
 

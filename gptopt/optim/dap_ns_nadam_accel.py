@@ -1,5 +1,6 @@
 """DAP-NS-NAdam under the name of its published second setting, ``accelerated: true``.
 
+Source: N. Ghosh and N. Amsel in GPT-opt, branch dap.
 The rule and its equations are those of dap_ns_nadam.py, the settings those of
 hydra_conf/optimizer/dap-ns-nadam-accel.yaml; a name of its own keeps its runs apart.
 """

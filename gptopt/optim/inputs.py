@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gptopt.optim.base import Group, MatrixOptimizer
+from gptopt.optim.linalg import spectral_norm
+from gptopt.optim.pinv import POWER_STEPS, damped
 
 
 class InputMoments:
@@ -119,7 +121,7 @@ class InputOptimizer(MatrixOptimizer):
         inputs: What counts; the rule attaches it.
         settings: ``refresh_every`` (steps between two evaluations of P) and ``ema_beta`` (decay
             of an average of C over the steps that P is evaluated in; 0 for none), and what
-            ``inverse`` and ``batch_direction`` need.
+            ``damping``, ``inverse`` and ``batch_direction`` need.
 
     P(C) is kept, and saved, only where the next step needs it. A matrix that gets its first
     gradient between two evaluations has one of its own then.
@@ -151,8 +153,16 @@ class InputOptimizer(MatrixOptimizer):
         super().__setstate__(state)
         self.forget()  # what the next step needs depends on what was loaded
 
+    def watch_step(self) -> None:
+        """Counts the inputs, also where a kept P is used: ``diagnostics`` tells how it fits."""
+        self.inputs.active = True
+
+    def damping(self, group: Group) -> float:
+        """What is added to the eigenvalues of C, relative to their mean."""
+        raise NotImplementedError
+
     def inverse(self, moment: Tensor, group: Group) -> Tensor:
-        """P(C): (B, n, n) -> (B, n, n)."""
+        """P of a C that is damped already: (B, n, n) -> (B, n, n)."""
         raise NotImplementedError
 
     def preconditioner(
@@ -166,7 +176,37 @@ class InputOptimizer(MatrixOptimizer):
             if "moment" in state:
                 moment = torch.lerp(moment, state["moment"], group["ema_beta"])
             state["moment"] = moment
-        inverse = self.inverse(moment, group)
+        inverse = self.inverse(damped(moment, self.damping(group)), group)
         if group["refresh_every"] > 1:
             state["inverse"] = inverse
         return inverse
+
+    @torch.no_grad()
+    def diagnostics(self) -> dict[str, dict[str, Tensor | float]]:
+        """How P fits C, with its damping, by weight.
+
+        ``pinv_residual`` is |C P C - C| / |C|, Frobenius norms, of the inputs of this step or
+        their average; ``input_condition`` is |C|_2 |P|_2, the condition of C above the cut.
+        """
+        found: dict[str, dict[str, Tensor | float]] = {}
+        for group in self.param_groups:
+            names = dict(zip(group["params"], group["param_names"], strict=True))
+            for params in self._batches(group):
+                states = [self.state[param] for param in params]
+                if group["ema_beta"] > 0:
+                    moment = torch.stack([state["moment"] for state in states])
+                else:
+                    moment = self.inputs.take(params)
+                c = damped(moment, self.damping(group))
+                if group["refresh_every"] > 1:
+                    p = torch.stack([state["inverse"] for state in states])
+                else:
+                    p = self.inverse(c, group)
+                residual = torch.linalg.matrix_norm(c @ p @ c - c) / torch.linalg.matrix_norm(c)
+                c_norm, p_norm = (spectral_norm(x, steps=POWER_STEPS).flatten() for x in (c, p))
+                for place, param in enumerate(params):
+                    found[names[param]] = {
+                        "pinv_residual": residual[place],
+                        "input_condition": c_norm[place] * p_norm[place],
+                    }
+        return found

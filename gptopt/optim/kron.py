@@ -28,7 +28,15 @@ import math
 import torch
 from torch import Tensor
 
-from gptopt.config.types import Count, Decay, NonNegative, Positive, PositiveInt, Seed
+from gptopt.config.types import (
+    Count,
+    Decay,
+    NonNegative,
+    Positive,
+    PositiveFraction,
+    PositiveInt,
+    Seed,
+)
 from gptopt.optim.base import Group, MatrixOptimizer
 from gptopt.optim.linalg import spectral_norm
 
@@ -99,7 +107,7 @@ def build(
     precondition_lr: Positive,
     flat_steps: Count,
     fall_steps: PositiveInt,
-    least_share: Positive,
+    least_share: PositiveFraction,
     clip: Positive,
     seed: Seed,
     weight_decay: NonNegative,

@@ -31,6 +31,8 @@ class Lion(UpdateRule):
         return sign  # (2)
 
 
-def build(groups: list[Group], *, lr: Positive, betas: Betas, weight_decay: NonNegative) -> Lion:
+def build(
+    groups: list[Group], *, lr: Positive, betas: Betas, cautious: bool, weight_decay: NonNegative
+) -> Lion:
     """See hydra_conf/optimizer/lion.yaml for the settings."""
-    return Lion(groups, lr=lr, betas=betas, weight_decay=weight_decay)
+    return Lion(groups, lr=lr, betas=betas, cautious=cautious, weight_decay=weight_decay)

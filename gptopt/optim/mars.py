@@ -43,7 +43,16 @@ def build(
     betas: Betas,
     gamma: NonNegative,
     eps: NonNegative,
+    cautious: bool,
     weight_decay: NonNegative,
 ) -> Mars:
     """See hydra_conf/optimizer/mars.yaml for the settings."""
-    return Mars(groups, lr=lr, betas=betas, gamma=gamma, eps=eps, weight_decay=weight_decay)
+    return Mars(
+        groups,
+        lr=lr,
+        betas=betas,
+        gamma=gamma,
+        eps=eps,
+        cautious=cautious,
+        weight_decay=weight_decay,
+    )

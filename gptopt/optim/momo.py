@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gptopt.config.types import Decay, NonNegative, Positive
 from gptopt.optim.base import Group, gradients
-from gptopt.optim.polyak import LossOptimizer, inner_product, truncated
+from gptopt.optim.polyak import LossOptimizer, inner_product
 
 
 class Momo(LossOptimizer):
@@ -60,7 +60,7 @@ class Momo(LossOptimizer):
         reach = f - c * common["truncate_loss"] + torch.stack(reaches).sum()
         size = torch.stack(sizes).sum()
         for group, batch, direction in moves:
-            step = truncated(reach, size, group["lr"] / c)  # (4), (5)
+            step = self.step_size(reach, size, group["lr"] / c)  # (4), (5)
             torch._foreach_sub_(batch, (direction * step).unbind())  # (6)
             torch._foreach_div_(batch, 1 + group["lr"] * group["weight_decay"])
 

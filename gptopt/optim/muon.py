@@ -1,7 +1,8 @@
 """Muon: orthogonalised momentum, by Newton-Schulz or another ``polar`` of linalg.py.
 
 Source: Jordan et al. (2024), "Muon: an optimizer for hidden layers"; the scale match_rms is
-from Liu et al. (2025), "Muon is scalable for LLM training".
+from Liu et al. (2025), "Muon is scalable for LLM training", shape from Bernstein and Newhouse
+(2024), "Old optimizer, new norm: an anthology".
 G is the gradient of an (m, n) weight W, B its momentum buffer.
 
     B <- mu B + (1 - mu) G                       (1)
@@ -10,6 +11,8 @@ G is the gradient of an (m, n) weight W, B its momentum buffer.
     W <- (1 - lr wd) W - lr ratio scale O        (4) lr and wd: base.py; ratio: muon_lr_ratio
 
     original    scale = sqrt(max(1, m / n))
+    shape       scale = sqrt(m / n): inputs of root mean square 1 change outputs by lr ratio
+                at most, whatever the shape; for a wide matrix a shorter step than original
     match_rms   scale = 0.2 sqrt(max(m, n)): entries of O have root mean square
                 1 / sqrt(max(m, n)), those of AdamW's update about 0.2 to 0.4
     none        scale = 1
@@ -44,6 +47,7 @@ def length(rule: str, m: int, n: int) -> float:
     """The scale of equation (4) for an (m, n) matrix."""
     return {
         "original": max(1, m / n) ** 0.5,
+        "shape": (m / n) ** 0.5,
         "match_rms": 0.2 * max(m, n) ** 0.5,
         "none": 1.0,
     }[rule]
@@ -58,8 +62,9 @@ def build(
     polar: PolarMethod,
     ns_steps: Count,
     ns_dtype: ProductDtype,
-    scale: Literal["original", "match_rms", "none"],
+    scale: Literal["original", "shape", "match_rms", "none"],
     muon_lr_ratio: Positive,
+    cautious: bool,
     weight_decay: NonNegative,
 ) -> Muon:
     """See hydra_conf/optimizer/muon.yaml for the settings."""
@@ -73,5 +78,6 @@ def build(
         ns_dtype=ns_dtype,
         scale=scale,
         muon_lr_ratio=muon_lr_ratio,
+        cautious=cautious,
         weight_decay=weight_decay,
     )

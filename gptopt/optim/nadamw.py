@@ -37,7 +37,13 @@ class NAdamW(UpdateRule):
 
 
 def build(
-    groups: list[Group], *, lr: Positive, betas: Betas, eps: NonNegative, weight_decay: NonNegative
+    groups: list[Group],
+    *,
+    lr: Positive,
+    betas: Betas,
+    eps: NonNegative,
+    cautious: bool,
+    weight_decay: NonNegative,
 ) -> NAdamW:
     """See hydra_conf/optimizer/nadamw.yaml for the settings."""
-    return NAdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    return NAdamW(groups, lr=lr, betas=betas, eps=eps, cautious=cautious, weight_decay=weight_decay)

@@ -30,7 +30,7 @@ from gptopt.config.types import (
 )
 from gptopt.optim.base import Group, gradients, orthogonal
 from gptopt.optim.inputs import InputMoments, InputOptimizer
-from gptopt.optim.pinv import accelerated_pinv, damped
+from gptopt.optim.pinv import accelerated_pinv
 
 ENOUGH_STEPS = 50
 
@@ -55,11 +55,14 @@ class NewtonMuon(InputOptimizer):
         preconditioned = lookahead @ self.preconditioner(params, state, group)
         return orthogonal(preconditioned, group).mul_(max(1, m / n) ** 0.5)  # (4), (5)
 
+    def damping(self, group: Group) -> float:
+        """That of (3)."""
+        return group["damping"]
+
     def inverse(self, moment: Tensor, group: Group) -> Tensor:
         """P of (3)."""
         # Damped, no eigenvalue is below this share of the trace, let alone of the largest.
         low = group["damping"] / (moment.shape[-1] * (1 + group["damping"]))
-        moment = damped(moment, group["damping"])
         return accelerated_pinv(moment, rcond=low, steps=ENOUGH_STEPS, start="psd")
 
 

@@ -33,6 +33,7 @@ class LossOptimizer(UpdateRule):
         super().__init__(groups, **settings)
         self.param_groups[0].update(dict.fromkeys(averages))
         self._loss: Tensor | None = None
+        self._last: tuple[Tensor, Tensor, float] | None = None
 
     def observe(self, loss: Tensor) -> None:
         """Takes the loss at the weights that the next step's gradients are of."""
@@ -61,6 +62,19 @@ class LossOptimizer(UpdateRule):
         before = first if home[name] is None else home[name].to(value.device)
         home[name] = decay * before + (1 - decay) * value
         return home[name]
+
+    def step_size(self, numerator: Tensor, denominator: Tensor, limit: float) -> Tensor:
+        """``truncated``, kept for ``diagnostics``."""
+        self._last = numerator, denominator, limit
+        return truncated(numerator, denominator, limit)
+
+    def diagnostics(self) -> dict[str, dict[str, Tensor | float]]:
+        """``step_size``, and ``step_share``: its part of what it would be without truncation."""
+        if self._last is None:
+            return {}
+        size, limit = truncated(*self._last), self._last[2]
+        share = size / limit if limit > 0 else torch.ones_like(size)
+        return {self.param_groups[0]["rule"]: {"step_size": size, "step_share": share}}
 
 
 def inner_product(one: Iterable[Tensor], other: Iterable[Tensor]) -> Tensor:

@@ -52,6 +52,10 @@ class Prodigy(PlainOptimizer):
         for group in self.param_groups:
             group.update(step=group["step"] + 1, r=r, d=d)
 
+    def diagnostics(self) -> dict[str, dict[str, Tensor | float]]:
+        """d of (7)."""
+        return {self.param_groups[0]["rule"]: {"d": self.param_groups[0]["d"]}}
+
     def _update(self, param: Tensor, group: Group, b3: float) -> Tensor:
         """Equations (1) to (6); returns what ``param`` adds to r, and to |s|_1."""
         assert param.grad is not None

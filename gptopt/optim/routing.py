@@ -93,6 +93,15 @@ class RoutedOptimizer:
         for rule in self._asking:
             rule.forget()
 
+    def watch_step(self) -> None:
+        """To be called before the forward pass of a step to tell ``diagnostics`` of."""
+        for rule in self._asking:
+            rule.watch_step()
+
+    def diagnostics(self) -> dict[str, dict[str, Tensor | float]]:
+        """What the rules tell of the step just taken, by parameter or rule; before ``forget``."""
+        return {home: own for rule in self._asking for home, own in rule.diagnostics().items()}
+
     @property
     def has_eval_weights(self) -> bool:
         """Whether the weights to evaluate are others than those in training."""

@@ -72,6 +72,7 @@ def build(
     shampoo_beta: Decay,
     precondition_interval: PositiveInt,
     eps: Positive,
+    cautious: bool,
     weight_decay: NonNegative,
 ) -> Soap:
     """See hydra_conf/optimizer/soap.yaml for the settings."""
@@ -82,5 +83,6 @@ def build(
         shampoo_beta=shampoo_beta,
         precondition_interval=precondition_interval,
         eps=eps,
+        cautious=cautious,
         weight_decay=weight_decay,
     )

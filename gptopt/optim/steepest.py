@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from gptopt.optim.base import Group, gradients, orthogonal, require_matrices
-from gptopt.optim.polyak import LossOptimizer, inner_product, truncated
+from gptopt.optim.polyak import LossOptimizer, inner_product
 
 
 class SteepestDescent(LossOptimizer):
@@ -90,7 +90,7 @@ class SteepestDescent(LossOptimizer):
         dual = matrices * length + rest  # (4), (7)
         reach = self._reach(params, averages) if self.wants_loss else None
         for group, batch, u in moves:
-            a = group["lr"] if reach is None else truncated(reach, dual, group["lr"])  # (9)
+            a = group["lr"] if reach is None else self.step_size(reach, dual, group["lr"])  # (9)
             if group["role"] == "matrix":
                 a = a * length  # (5)
             torch._foreach_mul_(batch, 1 - group["lr"] * group["weight_decay"])

@@ -14,9 +14,8 @@ from gptopt.sweep.keys import target
 from gptopt.sweep.overrides import problem_of
 from gptopt.sweep.strict_json import pointer
 
-EACH = "$each"
-WORDS = (EACH, "$zip", "$sample", "$center", "$skip", "$alias")
-LATER = ("$stages", "$top")
+EACH, STAGES, TOP = "$each", "$stages", "$top"
+WORDS = (EACH, "$zip", "$sample", "$center", STAGES, TOP, "$skip", "$alias")
 GENERATORS = (*generators.SPACED, *generators.DRAWN, "times")
 SHORT = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
 
@@ -47,16 +46,24 @@ class Block:
         block: Mapping[str, Any],
         aliases: Mapping[str, list[str]],
         report: Callable[[Place, str], None],
+        *,
+        is_later: bool,
     ) -> None:
-        """``aliases`` are those of the blocks around it; ``report`` takes a place in the block."""
+        """``report`` takes a place in the block.
+
+        Args:
+            block: As JSON has it.
+            aliases: Those of the blocks around it.
+            report: Is told of problems.
+            is_later: Whether it belongs to a stage after the first.
+        """
         self.block = block
         self.said: dict[str, Place] = {}  # path -> where it is said
         self._tell = report
         self._is_sound = True
+        self._is_later = is_later
         for word in block:
-            if word in LATER:
-                self._report((word,), "not built yet; run the stages as files of their own.")
-            elif word.startswith("$") and word not in WORDS:
+            if word.startswith("$") and word not in WORDS:
                 hint = nearest(word, WORDS)
                 self._report((word,), f"there is no such word.{hint} There is: {', '.join(WORDS)}.")
         self.aliases = {**aliases, **self._aliases()}
@@ -192,10 +199,13 @@ class Block:
 
     def _generated(self, spec: Mapping[str, Any], at: Place) -> list[Any]:
         name = next(iter(spec), "")
-        if len(spec) != 1 or name not in generators.SPACED:
+        made = (*generators.SPACED, "times") if self._is_later else generators.SPACED
+        if len(spec) != 1 or name not in made:
             self._report(at, _about_object(spec))
             return []
         try:
+            if name == "times":
+                return generators.factors(spec[name])
             return generators.spaced(name, spec[name])
         except ValueError as error:
             self._report((*at, name), str(error))
@@ -283,7 +293,7 @@ def _about_value(value: Any) -> str | None:
 def _about_object(value: Mapping[str, Any]) -> str:
     names = [name for name in value if name in GENERATORS]
     if names == ["times"] == list(value):
-        return "times multiplies what a stage before has found; stages are not built yet."
+        return "times multiplies the value of the stage before; it goes into a later one."
     if names and len(value) > 1:
         return f'a generator is an object with one key, as {{"{names[0]}": [...]}}.'
     if names:

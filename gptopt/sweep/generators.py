@@ -28,6 +28,20 @@ Axis = list[Point]
 
 
 @dataclass(frozen=True)
+class Times:
+    """A value that is known once the stage before has ended: ``factor`` times the carried one."""
+
+    factor: float
+
+    def of(self, carried: float) -> float:
+        """The value, rounded to six digits; a whole number stays one where it can."""
+        if self.factor == 1:
+            return carried
+        value = float(f"{carried * self.factor:.6g}")
+        return int(value) if isinstance(carried, int) and value == int(value) else value
+
+
+@dataclass(frozen=True)
 class Interval:
     """Values between two bounds, of which a sample draws; evenly in the logarithm or not."""
 
@@ -65,6 +79,20 @@ def spaced(name: str, given: Any) -> list[float]:
     return values
 
 
+def factors(given: Any) -> list[Times]:
+    """``{"times": [0.5, 1, 2]}``.
+
+    Raises:
+        ValueError: It is no list of factors; the message says what it takes.
+    """
+    if not isinstance(given, list) or not given:
+        raise ValueError(f'{{"times": {show(given)}}}: it takes a list of factors, as [0.5, 1, 2].')
+    for factor in given:
+        if not is_number(factor) or factor <= 0:
+            raise ValueError(f"{show(factor)}: a factor is a number above 0.")
+    return [Times(factor) for factor in given]
+
+
 def interval(name: str, given: Any, paths: tuple[str, ...]) -> Interval:
     """``{"loguniform": [lo, hi]}`` or ``{"uniform": [lo, hi]}``.
 
@@ -74,6 +102,19 @@ def interval(name: str, given: Any, paths: tuple[str, ...]) -> Interval:
     if not isinstance(given, list) or len(given) != 2:
         raise ValueError(f'{{"{name}": {show(given)}}}: it takes [lo, hi].')
     return Interval(paths, *_bounds(name, given), name == "loguniform")
+
+
+def top(given: Any) -> float:
+    """``$top``: how many points are carried on (an int), or which share of them (a float).
+
+    Raises:
+        ValueError: It is neither; the message says what it takes.
+    """
+    is_share = isinstance(given, float) and 0 < given < 1
+    if not is_share and not (_is_whole(given) and given > 0):
+        message = "it takes a number of points, 1 or more, or a share of them between 0 and 1."
+        raise ValueError(f"{show(given)}: {message}")
+    return float(given) if is_share else int(given)
 
 
 @dataclass(frozen=True)
@@ -163,7 +204,17 @@ def without(axis: Axis, paths: set[str]) -> Axis:
     if not any(plain(key) in paths for row in axis for key in row):
         return axis
     rows = [{key: value for key, value in row.items() if plain(key) not in paths} for row in axis]
-    return list({json.dumps(row): row for row in rows if row}.values())
+    return list({identity(row): row for row in rows if row}.values())
+
+
+def identity(point: Point) -> str:
+    """Equal for points with the same values, in whatever order."""
+    return json.dumps(point, sort_keys=True, default=repr)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def plain(key: str) -> str:
@@ -180,7 +231,7 @@ def same(one: Any, other: Any) -> bool:
 
 def _bounds(name: str, given: Sequence[Any]) -> tuple[float, float]:
     for bound in given:
-        if not isinstance(bound, int | float) or isinstance(bound, bool):
+        if not is_number(bound):
             raise ValueError(f"{show(bound)}: lo and hi take numbers.")
     try:
         lo, hi = map(float, given)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 INTERPOLATION = re.compile(r"\$\{\.*[A-Za-z_][\w-]*(\.[\w-]+)*\}", re.ASCII)
@@ -22,8 +23,13 @@ def overrides(point: Mapping[str, Any], groups: Collection[str]) -> list[str]:
         point: Group or dotted path (with ``+`` where it adds) to value.
         groups: The names that are config groups.
     """
-    keys = sorted(point, key=lambda key: (key.lstrip("+") not in groups, key.lstrip("+")))
+    keys = _in_order(tuple(point), tuple(groups))
     return [override(key, point[key]) for key in keys]
+
+
+@lru_cache
+def _in_order(keys: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:
+    return sorted(keys, key=lambda key: (key.lstrip("+") not in groups, key.lstrip("+")))
 
 
 def override(key: str, value: Any) -> str:
@@ -37,15 +43,15 @@ def text_of(value: Any) -> str:
     Raises:
         ValueError: It cannot be an override; see ``problem_of``.
     """
+    if type(value) in (int, float):
+        return repr(value)
     if (message := problem_of(value)) is not None:
         raise ValueError(message)
     if isinstance(value, list):
         return f"[{','.join(text_of(item) for item in value)}]"
     if isinstance(value, str):
         return quote(value)
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value)
+    return {None: "null", True: "true", False: "false"}[value]
 
 
 def quote(text: str) -> str:
@@ -60,8 +66,11 @@ def problem_of(value: Any) -> str | None:
         return next((message for item in value if (message := problem_of(item))), None)
     if isinstance(value, dict):
         return "an object cannot stand inside a value."
-    if not isinstance(value, str):
-        return None
+    return _problem_of_text(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=4096)
+def _problem_of_text(value: str) -> str | None:
     if not value.isprintable():
         return f"{value!a}: it takes one line of printable text."
     if value == "???":

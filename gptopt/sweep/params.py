@@ -6,7 +6,9 @@
 
 A list is swept, anything else is fixed; a choice that is itself a list is nested, as in
 ``"betas": [[0.9, 0.95], [0.9, 0.99]]``. ``$each`` is a list of blocks: each is crossed with
-the keys around it, and its own keys win. Blocks may nest.
+the keys around it, and its own keys win. Blocks may nest. ``$stages`` is a list of blocks that
+are run one after the other: the first is read like any other, the later ones go on from what the
+stage before has found, which ``stages`` does.
 
 A key is an alias of the file (``$alias``) or of ``aliases.json`` (``lr``), a config group
 (``optimizer``), or a dotted path (``training.training_params.seed``), with ``+`` in front where
@@ -15,50 +17,23 @@ it adds to the config.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gptopt.config.problems import ConfigError, Problem, show
 from gptopt.sweep import generators, strict_json
-from gptopt.sweep.block import EACH, Block, Place, Skip
-from gptopt.sweep.generators import Axis, Point, plain
+from gptopt.sweep.block import EACH, STAGES, TOP, Block, Place, Skip
+from gptopt.sweep.generators import Axis, plain
 from gptopt.sweep.keys import aliases, groups
+from gptopt.sweep.parts import Later, Leaf, Part, Sweep, product
 from gptopt.sweep.strict_json import pointer
 
 __all__ = ["EACH", "Sweep", "aliases", "groups", "read"]
 
 MOST_SKIPPED = 100_000
 """Points that are gone through, one by one, to see which of them $skip drops."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep file, read: for each of its blocks, in the order in which they are run, its axes."""
-
-    file: Path
-    blocks: list[list[Axis]]
-
-    @property
-    def size(self) -> int:
-        """Number of points."""
-        return sum(math.prod(map(len, axes)) for axes in self.blocks)
-
-    @property
-    def grids(self) -> list[dict[str, list[Any]]]:
-        """For each block, all values that a key takes."""
-        return [
-            {key: [row[key] for row in axis] for axis in axes for key in (axis or [{}])[0]}
-            for axes in self.blocks
-        ]
-
-    def points(self) -> Iterator[Point]:
-        """Every point; within a block the last axis varies fastest."""
-        for axes in self.blocks:
-            yield from _product(axes)
 
 
 def read(file: Path) -> Sweep:
@@ -69,7 +44,7 @@ def read(file: Path) -> Sweep:
     """
     reader = _Reader(file)
     try:
-        sweep = Sweep(file, reader.block(strict_json.read(file), _Around(), ()))
+        sweep = Sweep(file, reader.parts(strict_json.read(file), _Around(), ()))
     except RecursionError:
         message = "it nests too deep; a list as a value or a block in blocks goes a few levels."
         raise ConfigError([Problem("", message, str(file))]) from None
@@ -84,11 +59,6 @@ def read(file: Path) -> Sweep:
     return sweep
 
 
-def _product(axes: Sequence[Axis]) -> Iterator[Point]:
-    for rows in itertools.product(*axes):
-        yield {key: value for row in rows for key, value in row.items()}
-
-
 @dataclass(frozen=True)
 class _Around:
     """What a block inherits from those around it."""
@@ -96,6 +66,13 @@ class _Around:
     axes: list[Axis] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     aliases: dict[str, list[str]] = field(default_factory=dict)
+    said: dict[str, Place] = field(default_factory=dict)
+    stage: int = 0  # counted from 1; 0 outside of stages
+
+    @property
+    def is_later(self) -> bool:
+        """Whether it goes on from what another stage has found."""
+        return self.stage > 1
 
 
 class _Reader:
@@ -116,32 +93,104 @@ class _Reader:
             if not is_used:
                 self.report(place, "no point has these values, so it drops nothing.")
 
-    def block(self, block: Any, around: _Around, place: Place) -> list[list[Axis]]:
-        """The axes of every block without blocks in it, crossed with those around it."""
+    def parts(self, block: Any, around: _Around, place: Place) -> list[Part]:
+        """Every part of a block, crossed with the axes around it."""
         if not isinstance(block, dict):
             self.report(place, f'{show(block)}: it takes an object such as {{"lr": [0.001]}}.')
             return []
-        own = Block(block, around.aliases, lambda at, message: self.report((*place, *at), message))
+        inside = self._inside(block, around, place)
+        if EACH in block and STAGES in block:
+            message = f"{EACH} stands here, too; put one of them into the blocks of the other."
+            self.report((*place, STAGES), message)
+            return []
+        if EACH in block:
+            blocks = self._blocks(block, EACH, place)
+            return [part for at, child in blocks for part in self.parts(child, inside, at)]
+        if STAGES in block:
+            return self._staged(self._blocks(block, STAGES, place), inside, place)
+        axes = inside.axes if inside.is_later else self._skipped(inside.axes, inside.skips)
+        leaf = Leaf(axes, inside.skips if inside.is_later else [], inside.said)
+        return [Part(place, frozenset(), [leaf], [])]
+
+    def _inside(self, block: dict[str, Any], around: _Around, place: Place) -> _Around:
+        """What the blocks in ``block`` inherit: the axes around it, and its own, which win."""
+        own = Block(
+            block,
+            around.aliases,
+            lambda at, message: self.report((*place, *at), message),
+            is_later=around.is_later,
+        )
+        if TOP in block and not (around.is_later and place[-2] == STAGES):
+            message = f"it stands in a block of {STAGES}, from the second on; there is nothing yet"
+            self.report((*place, TOP), f"{message} to carry on here.")
         own_skips = [replace(skip, place=(*place, *skip.place)) for skip in own.skips()]
-        self.skips |= {skip.place: False for skip in own_skips}
-        skips = around.skips + own_skips
+        if not around.is_later:  # a later stage knows its points when the one before has ended
+            self.skips |= {skip.place: False for skip in own_skips}
         axes = own.axes()
         paths = set(own.said)
         kept = [rest for axis in around.axes if (rest := generators.without(axis, paths))]
-        merged = kept + axes
-        if EACH not in block:
-            return [self._skipped(merged, skips)]
-        inner = block[EACH]
+        said = around.said | {path: (*place, *at) for path, at in own.said.items()}
+        skips = around.skips + own_skips
+        return _Around(kept + axes, skips, own.aliases, said, around.stage)
+
+    def _blocks(self, block: dict[str, Any], word: str, place: Place) -> list[tuple[Place, Any]]:
+        """The blocks in a list of blocks, each with its place."""
+        inner = block[word]
         if not isinstance(inner, list) or not inner:
-            self.report((*place, EACH), "it takes a list of objects, at least one.")
+            self.report((*place, word), "it takes a list of objects, at least one.")
             return []
-        return [
-            leaf
-            for number, child in enumerate(inner)
-            for leaf in self.block(
-                child, _Around(merged, skips, own.aliases), (*place, EACH, number)
-            )
-        ]
+        return [((*place, word, number), child) for number, child in enumerate(inner)]
+
+    def _staged(self, blocks: list[tuple[Place, Any]], around: _Around, place: Place) -> list[Part]:
+        if around.stage:
+            self.report((*place, STAGES), "stages do not nest.")
+            return []
+        outer = frozenset(plain(key) for axis in around.axes for key in axis[0])
+        stages: list[list[Leaf]] = []
+        tops: list[float] = []
+        for number, (at, block) in enumerate(blocks, start=1):
+            inside = replace(around, stage=number)
+            if number > 1:
+                inside = replace(inside, axes=[], said={})
+                tops.append(self._top(block, at))
+            stages.append([part.first[0] for part in self.parts(block, inside, at)])
+        if self.problems or not stages:
+            return []
+        self._check_times(stages)
+        return [Part(place, outer, stages[0], list(map(Later, tops, stages[1:])))]
+
+    def _top(self, block: Any, place: Place) -> float:
+        """Its ``$top``; 1 where there is a problem."""
+        if isinstance(block, dict) and TOP not in block:
+            message = f'a later stage takes "{TOP}": how many of the best points it carries on.'
+            self.report(place, message)
+        elif isinstance(block, dict):
+            try:
+                return generators.top(block[TOP])
+            except ValueError as error:
+                self.report((*place, TOP), str(error))
+        return 1
+
+    def _check_times(self, stages: list[list[Leaf]]) -> None:
+        """A value can be multiplied where every point of the stage before has a number."""
+        carried: set[str] = set()
+        for leaves in stages:
+            for leaf in leaves:
+                for path in sorted(leaf.multiplied() - carried):
+                    self.report(
+                        leaf.said[path],
+                        f"times multiplies a carried value: give {path} a number in every block of"
+                        " a stage before, or around the stages.",
+                    )
+            numbers = [leaf.numbers() for leaf in leaves]
+            carried = {
+                path
+                for path in carried.union(*numbers)
+                if all(
+                    path in known or (path in carried and path not in leaf.said)
+                    for leaf, known in zip(leaves, numbers, strict=True)
+                )
+            }
 
     def _skipped(self, axes: list[Axis], skips: list[Skip]) -> list[Axis]:
         """The axes that skips speak of become one, without what they drop."""
@@ -158,7 +207,7 @@ class _Reader:
             self.report(skips[0].place, message)
             return axes
         left = []
-        for point in _product(axes[first:end]):
+        for point in product(axes[first:end]):
             dropping = [skip for skip in skips if skip.drops(point)]
             self.skips |= {skip.place: True for skip in dropping}
             if not dropping:

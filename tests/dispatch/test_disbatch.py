@@ -10,22 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny import POINT as TINY
 
 from gptopt import dispatch, layout
 from gptopt.dispatch import disbatch, slurm
 from gptopt.sweep.record import Record
 
-TINY = {
-    "model.config.n_layer": 1,
-    "model.config.n_embd": 16,
-    "model.config.n_head": 1,
-    "data": "grammar",
-    "data.tokens": 20000,
-    "data.val_split": 2000,
-    "bs": 2,
-    "context_length": 32,
-    "logging.logging_params.eval_tokens": 1024,
-}
 GOLDEN = """\
 #!/bin/bash
 #SBATCH --job-name=gptopt-sweep
@@ -97,9 +87,10 @@ def test_a_sweep_completes_and_the_same_command_finds_nothing_to_do(
     first = submit(tmp_path / "plain", steps)
     assert first.returncode == 0, first
     assert "withheld from disBatch and its runs: " in first.stdout
-    assert first.stdout.endswith("4 runs: 4 completed, nothing to do\n")
+    assert "\n4 runs: 4 completed, nothing to do\n" in first.stdout
     again = submit(tmp_path / "plain", steps)
-    assert (again.returncode, again.stdout) == (0, "4 runs: 4 completed, nothing to do\n")
+    assert again.returncode == 0
+    assert again.stdout.startswith("4 runs: 4 completed, nothing to do\n")
 
     (record,) = tmp_path.rglob("run_info_1")
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -109,15 +100,16 @@ def test_a_sweep_completes_and_the_same_command_finds_nothing_to_do(
     assert len(list((record / "logs").iterdir())) == 4
 
 
+@pytest.mark.parametrize("runs_per_job", [1, 2])
 def test_ctrl_c_saves_the_runs_at_work_and_the_same_command_finishes_all(
-    tmp_path, monkeypatch, no_slurm
+    tmp_path, monkeypatch, no_slurm, runs_per_job
 ):
     directory, home = tmp_path / "it's a 0", tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     steps = "training.training_params.max_steps=400"
     sweep = subprocess.Popen(
-        command(directory, steps),
+        command(directory, steps, f"cluster.runs_per_job={runs_per_job}"),
         cwd=directory,
         stdout=subprocess.PIPE,
         text=True,
@@ -154,7 +146,9 @@ def test_the_job_says_what_the_cluster_file_says(recorded, fake_sbatch, tmp_path
     told = (tmp_path / "env").read_text().splitlines()
     assert "OMP_NUM_THREADS=3" in told
     assert "SLURM_JOB_ID=7" not in told
-    monkeypatch.setattr(slurm, "queued", lambda: {("123", None)})
+    monkeypatch.setattr(
+        slurm, "_queued", lambda: {("123", None): slurm.Place("123", "RUNNING", "")}
+    )
     assert slurm.pending([record]) == {Path(row.run) for row in record.rows()}
 
 
@@ -176,40 +170,24 @@ def test_a_refusal_is_told_in_the_words_of_sbatch(recorded, fake_sbatch):
     assert record.jobs() == {}
 
 
-def test_a_launch_takes_what_has_no_result_and_was_not_given_up_since_the_submission(recorded):
-    record, _ = recorded({"seed": [0, 1, 2, 3, 4, 5]})
-    runs = [Path(row.run) for row in record.rows()]
-    old, new = time.time() - 60, time.time() + 60
-    files = {
-        (0, layout.TERMINAL["completed"]): new,
-        (1, layout.TERMINAL["failed"]): new,
-        (2, layout.TERMINAL["failed"]): old,
-        (3, layout.STOP_FILE): new,
-        (4, layout.STOP_FILE): old,
-    }
-    for (index, name), written in files.items():
-        runs[index].mkdir(parents=True)
-        (runs[index] / name).write_text("{}")
-        os.utime(runs[index] / name, (written, written))
-    assert [row.index for row in disbatch.unfinished(record)] == [2, 4, 5]
-
-
 @pytest.mark.parametrize(
     ("step", "in_slurm", "requeued"),
     [(45, "RUNNING", True), (40, "RUNNING", False), (45, "COMPLETING", False)],
 )
 def test_a_job_is_queued_again_when_a_run_got_on(recorded, monkeypatch, step, in_slurm, requeued):
-    record, _ = recorded({"seed": [0, 1]})
+    record, cluster = recorded({"seed": [0, 1]})
+    dispatch.prepare(record, cluster)
     run = Path(record.row(1).run)
     (run / layout.ATTEMPTS).mkdir(parents=True)
-    layout.attempt_file(run, 1).write_text("{}")
-    status = {"state": "preempted", "attempt": 1}
-    (run / layout.STATUS).write_text(json.dumps(status | {"step": 40}))
+    layout.attempt_file(run, 1).write_text('{"start_step": 40, "ended": 1}')
+    layout.attempt_file(run, 2).write_text('{"start_step": 40, "ended": 1}')
     calls = []
 
     def work(record, attempt, options, extra):
         assert (attempt, options, extra) == (2, ("--o",), {"GPTOPT_DEADLINE": "2026-01-31T12:00"})
-        (run / layout.STATUS).write_text(json.dumps(status | {"step": step}))
+        layout.attempt_file(run, 3).write_text('{"start_step": 40, "ended": 1}')
+        status = {"state": "preempted", "attempt": 3, "step": step, "saved_step": step}
+        (run / layout.STATUS).write_text(json.dumps(status))
 
     answers = {"%e": "2026-01-31T12:00\n", "%T": in_slurm}
     monkeypatch.setattr(disbatch, "work", work)
@@ -227,7 +205,8 @@ def test_every_task_gets_a_gpu_of_its_own(recorded, no_slurm, monkeypatch):
     monkeypatch.setattr(
         disbatch, "work", lambda *arguments: told.update(options=arguments[2], extra=arguments[3])
     )
-    disbatch.submit(*recorded({"seed": [0, 1]}))
+    record, cluster = recorded({"seed": [0, 1]})
+    disbatch.submit(record, cluster)
     assert told["extra"]["CUDA_VISIBLE_DEVICES"] == "4,7"
     assert told["options"][-2:] == ["--env-resource", "CUDA_VISIBLE_DEVICES"]
     assert told["options"][:2] == ["--ssh-node", "localhost:2"]

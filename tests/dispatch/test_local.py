@@ -1,62 +1,15 @@
 """The pool of workers on this machine, with a stand-in for the training job."""
 
-import json
 import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from stand_in import told
 
-from gptopt import dispatch, layout
+from gptopt import dispatch
 from gptopt.dispatch import local
-from gptopt.dispatch.watch import Glimpse, glimpse
-
-FAKE_JOB = """
-import json, os, pathlib, signal, sys, time
-record, index = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-told = {name: os.environ.get(name) for name in
-        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "COLOUR")}
-began = time.monotonic()
-(record / f"started-{index}").touch()
-behaviour = json.loads((record.parents[2] / "behaviour.json").read_text())[index]
-if behaviour == "stubborn":
-    signal.signal(signal.SIGINT, lambda *_: (record / f"asked-{index}").touch())
-if behaviour in ("stubborn", "saves"):
-    if behaviour == "saves":
-        signal.signal(signal.SIGINT, lambda *_: sys.exit(75))
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-    (record / f"ready-{index}").touch()
-    while True:
-        time.sleep(0.01)
-time.sleep(0.15)
-told |= {"began": began, "ended": time.monotonic()}
-(record / f"told-{index}.json").write_text(json.dumps(told))
-print("words of run", index)
-if behaviour == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-sys.exit(behaviour)
-"""
-
-
-@pytest.fixture
-def fake(tmp_path, monkeypatch, recorded):
-    """(record, cluster) of runs that behave as told: an exit code, killed, saves, stubborn."""
-    (tmp_path / "fake_job.py").write_text(FAKE_JOB)
-    monkeypatch.setattr(local, "JOB_MODULE", "fake_job")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-    def fake(behaviours, *extra):
-        (tmp_path / "behaviour.json").write_text(json.dumps(behaviours))
-        return recorded({"seed": list(range(len(behaviours)))}, *extra)
-
-    return fake
-
-
-def told(record):
-    return [json.loads(file.read_text()) for file in sorted(record.directory.glob("told-*.json"))]
 
 
 def test_no_more_runs_than_workers_are_at_work_at_a_time(fake):
@@ -74,7 +27,7 @@ def test_a_run_that_fails_costs_one_run_and_its_words_are_kept(fake, capfd):
     submission = local.submit(record, cluster)
     assert (submission.failed, submission.unfinished) == (2, 1)
     assert len(told(record)) == 6
-    assert record.log(1).read_text() == "words of run 1\n"
+    assert record.log(1).read_text() == "below Python\nwords of run 1\n"
     said = capfd.readouterr().out
     assert f"failed, exit code 1; see {record.log(1)}" in said
     assert f"failed, signal SIGKILL; see {record.log(2)}" in said
@@ -96,14 +49,15 @@ def test_cores_are_shared_among_the_workers(fake, monkeypatch):
     [
         ("4,7", [], ["4", "7"]),
         ("4,7", ["cluster.workers=3"], ["4", "7", "4"]),
+        ("4,7", ["cluster.workers_per_gpu=2"], ["4", "7", "4", "7"]),
         ("GPU-a,GPU-b", [], ["GPU-a", "GPU-b"]),
         ("", ["cluster.workers=2"], [None, None]),
     ],
 )
 def test_every_worker_sees_one_gpu(fake, monkeypatch, visible, settings, devices):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    _, cluster = fake([0], *settings)
-    environments = local.environments(cluster)
+    record, cluster = fake([0], *settings)
+    environments = local.environments(record, cluster)
     assert [one.get("CUDA_VISIBLE_DEVICES") for one in environments] == devices
 
 
@@ -149,29 +103,42 @@ def test_a_signal_that_was_ignored_stays_ignored(fake):
         signal.signal(signal.SIGHUP, previous)
 
 
-def write_run(run: Path, status, metrics):
-    run.mkdir()
-    (run / layout.STATUS).write_text(json.dumps(status))
-    layout.metrics_file(run, 1).write_text('{"event": "train", "step": 1, "train_loss": 9}\n')
-    layout.metrics_file(run, 2).write_text(metrics)
+@pytest.mark.parametrize("kind", ["forked"], indirect=True)
+def test_runs_whose_origin_is_killed_stop_and_the_others_have_a_new_one(fake):
+    record, cluster = fake(["kills its parent", 0, 0], "cluster.workers=1")
+    submission = local.submit(record, cluster)
+    assert (submission.failed, submission.unfinished) == (0, 1)
+    assert len(told(record)) == 2
 
 
-@pytest.mark.parametrize(
-    ("metrics", "seen"),
-    [
-        ('{"event": "train", "step": 30, "train_loss": 2.5}\n', Glimpse(30, 40, 2.5)),
-        (
-            '{"event": "train", "step": 30, "train_loss": 2.5}\n{"event": "eval", "st',
-            Glimpse(30, 40, 2.5),
-        ),
-        ('{"event": "start", "attempt": 2}\n', Glimpse(20, 40, None)),
-        ("x" * 10_000, Glimpse(20, 40, None)),
-    ],
-)
-def test_a_look_at_a_run_finds_its_step_and_loss(tmp_path, metrics, seen):
-    write_run(tmp_path / "run", {"step": 20, "max_steps": 40}, metrics)
-    assert glimpse(tmp_path / "run") == seen
+@pytest.mark.parametrize("kind", ["forked"], indirect=True)
+def test_runs_that_cannot_import_anything_are_told_once(fake, monkeypatch, capfd):
+    record, cluster = fake([0, 0], "cluster.workers=1")
+    monkeypatch.setattr("gptopt.dispatch.start.WARM_MODULE", "no_such_module")
+    with pytest.raises(dispatch.SubmissionError, match="python -m no_such_module ended with 1"):
+        local.submit(record, cluster)
+    assert "No module named no_such_module" in capfd.readouterr().err
 
 
-def test_a_look_at_a_run_that_is_not_there_yet_finds_nothing(tmp_path):
-    assert glimpse(tmp_path / "nowhere") == Glimpse(0, None, None)
+def test_a_run_whose_time_is_over_ends_the_turn(fake):
+    record, cluster = fake(["preempted", 0, 0], "cluster.workers=1")
+    submission = local.submit(record, cluster)
+    assert (submission.failed, submission.unfinished) == (0, 3)
+    assert told(record) == []
+
+
+def test_a_cancelled_submission_stops_what_it_runs_and_starts_no_more(fake, monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "none"))
+    record, cluster = fake(["watches", "watches", 0], "cluster.workers=2")
+    thread = threading.Thread(target=cancel_when_running, args=(record,))
+    thread.start()
+    submission = local.submit(record, cluster)
+    thread.join()
+    assert (submission.failed, submission.unfinished) == (0, 3)
+    assert told(record) == []
+
+
+def cancel_when_running(record):
+    while len(list(record.directory.glob("ready-*"))) < 2:
+        time.sleep(0.01)
+    assert dispatch.cancel(record) == 2

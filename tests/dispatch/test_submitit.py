@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def fake_slurm(tmp_path, monkeypatch):
         command("sbatch", SBATCH.format(tmp=tmp_path, accepted=accepted, refusal=refusal))
         command("scontrol", COMMAND.format(tmp=tmp_path, body=scontrol))
         command("squeue", COMMAND.format(tmp=tmp_path, body=f"printf '{queue}'"))
+        command("scancel", COMMAND.format(tmp=tmp_path, body=""))
         command("srun", "#!/bin/sh")
 
     fake()
@@ -93,6 +95,31 @@ def test_the_batch_file_says_what_the_cluster_file_says(recorded, fake_slurm, tm
     assert submission.message == f"3 runs in the queue, job 100; logs: {record.logs}"
 
 
+def test_a_packed_job_asks_for_what_its_runs_need_together(recorded, fake_slurm, tmp_path):
+    settings = ["gpus_per_node=2", "workers_per_gpu=3", "runs_per_job=7", "gres='gpu:a100'"]
+    settings += ["cpus_per_task=4", "mem_gb=1.5", "signal_delay_s=300", "timeout_min=120"]
+    record, _ = submit(recorded, 16, *(f"cluster.{setting}" for setting in settings))
+    text = (tmp_path / "sbatch-0.sh").read_text()
+    asked = ["--array=0-2%3", "--gres=gpu:a100:2", "--cpus-per-task=24", "--mem=9216MB"]
+    for setting in (*asked, "--signal=USR2@300"):
+        assert f"#SBATCH {setting}\n" in text
+    assert "gpus-per-node" not in text
+    jobs = [record.logs / f"100_{element}_submitted.pkl" for element in range(3)]
+    assert [pickle.loads(job.read_bytes()).args for job in jobs] == [(0,), (7,), (14,)]
+
+
+def test_jobs_with_a_copy_of_the_code_do_not_see_later_edits(recorded, fake_slurm, tmp_path):
+    record, _ = submit(recorded, 2, "cluster.snapshot_source=true")
+    told = dict(line.split("=", 1) for line in (tmp_path / "env-0").read_text().splitlines())
+    code = "import gptopt.job, gptopt.layout; print(gptopt.layout.PROJECT)"
+    answer = subprocess.run(  # from the project itself, where the edited code lies
+        [sys.executable, "-c", code], cwd=layout.PROJECT, env=told, capture_output=True, text=True
+    )
+    assert answer.stdout == f"{record.directory / 'source'}\n", answer.stderr
+    copied = {path.name for path in (record.directory / "source").iterdir()}
+    assert copied == {"gptopt", "run_hydra.py", "hydra_conf", "commit.json"}
+
+
 def test_arrays_are_no_longer_than_the_cluster_takes(recorded, fake_slurm, tmp_path):
     fake_slurm(array_size=3)
     record, submission = submit(recorded, 7)
@@ -102,17 +129,43 @@ def test_arrays_are_no_longer_than_the_cluster_takes(recorded, fake_slurm, tmp_p
     assert submission.jobs == ["100", "101", "102"]
     rows = list(record.rows())
     assert record.jobs() == {
-        (f"10{index // 3}", index % 3): Path(row.run) for index, row in enumerate(rows)
+        Path(row.run): (f"10{index // 3}", index % 3) for index, row in enumerate(rows)
     }
 
 
-def test_runs_in_the_queue_are_found_there(recorded, fake_slurm):
+def test_runs_in_the_queue_are_found_there(recorded, fake_slurm, monkeypatch):
     record, _ = submit(recorded, 3)
     runs = [Path(row.run) for row in record.rows()]
-    fake_slurm(queue="100 0\\n100 2\\n55 1\\n56 N/A\\n")
+    waits = "100 0 RUNNING None\\n100 2 PENDING Priority\\n55 1 RUNNING None\\n56 N/A RUNNING No\\n"
+    fake_slurm(queue=waits)
     assert slurm.pending([record]) == {runs[0], runs[2]}
+    places = {runs[0]: ("100_0", "RUNNING", "None"), runs[2]: ("100_2", "PENDING", "Priority")}
+    monkeypatch.setattr(slurm, "_answer", None)
+    assert slurm.queue([record]) == places
     fake_slurm(queue="'; exit 1; '")
     assert slurm.pending([record]) == set()
+    assert slurm.queue([record]) == places  # the answer is less than half a minute old
+
+
+def test_any_element_of_a_packed_array_stands_for_all_its_runs(recorded, fake_slurm):
+    record, _ = submit(recorded, 5, "cluster.runs_per_job=2")
+    runs = {Path(row.run) for row in record.rows()}
+    fake_slurm(queue="100 0 PENDING Priority\\n100 1 RUNNING None\\n")
+    assert slurm.pending([record]) == runs
+    fake_slurm(queue="101 0 RUNNING None\\n")
+    assert slurm.pending([record]) == set()
+
+
+def test_only_jobs_with_our_number_and_our_name_are_cancelled(recorded, fake_slurm, tmp_path):
+    record, _ = submit(recorded, 3)
+    queue = "100 RUNNING gptopt-sweep\\n100 PENDING gptopt-sweep\\n7 RUNNING gptopt-sweep\\n"
+    fake_slurm(queue=queue)
+    assert dispatch.cancel(record) == 2
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split("/")[-1] for call in calls if "scancel" in call] == ["scancel 100"]
+    fake_slurm(queue="100 RUNNING of another\\n")
+    assert dispatch.cancel(record) == 0
+    assert (tmp_path / "calls").read_text().count("scancel") == 1
 
 
 def test_a_refusal_is_told_in_the_words_of_sbatch(recorded, fake_slurm):
@@ -163,7 +216,7 @@ def test_no_secret_of_the_environment_is_in_any_file(recorded, fake_slurm, monke
     ("code", "state", "steps", "in_slurm", "requeued"),
     [
         (ExitCode.RUN_AGAIN, "preempted", 5, "RUNNING", True),
-        (ExitCode.RUN_AGAIN, "preempted", 0, "RUNNING", False),  # else again and again
+        (ExitCode.RUN_AGAIN, "preempted", 0, "RUNNING", False),  # the third without a step
         (ExitCode.RUN_AGAIN, "preempted", 5, "CANCELLED", False),  # by scancel
         (ExitCode.RUN_AGAIN, "preempted", 5, "COMPLETING", False),  # SLURM does it
         (ExitCode.RUN_AGAIN, "interrupted", 5, "RUNNING", False),  # a person asked it to stop
@@ -178,9 +231,10 @@ def test_only_a_preempted_run_of_a_running_job_is_queued_again(
     record, _ = submit(recorded, 2)
     run = Path(record.row(1).run)
     (run / layout.ATTEMPTS).mkdir(parents=True)
-    status = {"state": state, "attempt": 1, "step": 40 + steps}
+    status = {"state": state, "attempt": 3, "step": 40 + steps, "saved_step": 40 + steps}
     (run / layout.STATUS).write_text(json.dumps(status))
-    layout.attempt_file(run, 1).write_text(json.dumps({"start_step": 40, "ended": 1.0}))
+    for attempt in (1, 2, 3):
+        layout.attempt_file(run, attempt).write_text(json.dumps({"start_step": 40, "ended": 1.0}))
     (tmp_path / "fake_job.py").write_text(f"import sys; sys.exit({int(code)})")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("gptopt.dispatch.submitit.JOB_MODULE", "fake_job")

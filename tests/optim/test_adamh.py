@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from optim_toy import from_yaml
-from oracle import MATRICES, ROWS, Array, assert_follows, normal, train
+from oracle import MATRICES, ROWS, Array, assert_follows, normal, start, take_steps, train
 
 SHAPES = {**MATRICES, **ROWS}
 
@@ -27,6 +27,14 @@ def test_adamh_equals_its_equations(weight_decay: float) -> None:
 
     settings = {"lr": lr, "betas": [b1, b2], "eps": eps, "weight_decay": weight_decay}
     assert_follows(from_yaml("adamh", **settings), oracle, shapes=SHAPES)
+
+
+def test_a_matrix_of_zeros_stays_one() -> None:
+    weights, optimizer = start(from_yaml("adamh"), torch.float32, SHAPES)
+    for weight in weights.values():
+        weight.data.zero_()
+    take_steps(weights, optimizer, range(3))
+    assert all(weight.eq(0).all() for weight in weights.values())
 
 
 def test_every_matrix_keeps_its_norm() -> None:

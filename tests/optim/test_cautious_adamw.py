@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 from optim_toy import from_yaml
-from oracle import SHAPES, Array, assert_follows, gradients, start
+from oracle import (
+    MATRICES,
+    SHAPES,
+    Array,
+    assert_follows,
+    gradients,
+    normal,
+    start,
+    take_steps,
+)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
@@ -42,6 +51,28 @@ def test_no_entry_moves_against_its_gradient() -> None:
             assert (move * weight.grad <= 0).all()
             held += int((move == 0).sum())
     assert held > 0
+
+
+@pytest.mark.parametrize("name", ["lion", "nadamw", "ademamix", "mars", "soap", "muon"])
+def test_a_cautious_rule_drops_what_the_rule_itself_moves_against_the_gradient(name: str) -> None:
+    settings = {"lr": 0.1, "weight_decay": 0.0}
+    moves = {}
+    for cautious in (False, True):
+        weights, optimizer = start(
+            from_yaml(name, **settings, cautious=cautious), torch.float64, MATRICES
+        )
+        take_steps(weights, optimizer, range(5))
+        before = {key: normal(0, MATRICES)[key].double() for key in weights}
+        for key, weight in weights.items():
+            weight.data.copy_(before[key])  # directions of these rules do not depend on weights
+        take_steps(weights, optimizer, range(5, 6))
+        moves[cautious] = {key: before[key] - weight.detach() for key, weight in weights.items()}
+    grads = gradients(5, MATRICES)
+    for key, move in moves[False].items():
+        kept = (move * grads[key] > 0).numpy()
+        assert 0 < kept.mean() < 1
+        expected = np.where(kept, move.numpy() / kept.mean(), 0)
+        np.testing.assert_allclose(moves[True][key].numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_few_kept_entries_are_scaled_up_by_a_thousand_at_most() -> None:

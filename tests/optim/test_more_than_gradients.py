@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from optim_toy import Toy, build, from_yaml
+from optim_toy import Toy, build, from_yaml, runnable
 from tiny import marker, rows, tiny
 
 import gptopt
@@ -53,6 +53,17 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     settings = (f"optimizer={name}", f"optimizer.optimizer_params.{change}", ALL)
     whole = gptopt.train(tiny(tmp_path / "whole", *settings)).run
     path = layout.checkpoint_dir(whole, 8)  # between two refreshes
+    resumed = gptopt.train(tiny(tmp_path / "resumed", *settings, f"checkpoint.resume={path}")).run
+    assert marker(resumed)["weights"] == marker(whole)["weights"]
+    assert rows(resumed) == [row for row in rows(whole) if row["step"] > 8]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", runnable())
+def test_every_optimizer_resumes_a_real_run_to_the_bit(tmp_path: Path, name: str) -> None:
+    settings = (f"optimizer={name}", ALL)
+    whole = gptopt.train(tiny(tmp_path / "whole", *settings)).run
+    path = layout.checkpoint_dir(whole, 8)
     resumed = gptopt.train(tiny(tmp_path / "resumed", *settings, f"checkpoint.resume={path}")).run
     assert marker(resumed)["weights"] == marker(whole)["weights"]
     assert rows(resumed) == [row for row in rows(whole) if row["step"] > 8]

@@ -57,7 +57,7 @@ def oracle_newton_schulz(x: np.ndarray, steps: int) -> np.ndarray:
     return x
 
 
-@pytest.mark.parametrize("scale", ["original", "match_rms", "none"])
+@pytest.mark.parametrize("scale", ["original", "shape", "match_rms", "none"])
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_muon_equals_its_equations(scale: str, nesterov: bool, weight_decay: float) -> None:
@@ -67,7 +67,12 @@ def test_muon_equals_its_equations(scale: str, nesterov: bool, weight_decay: flo
     mu, lr = 0.9, 0.02
     for name, (m, n) in SHAPES.items():
         w, b = normal(0, torch.float64)[name].numpy(), np.zeros((m, n))
-        length = {"original": max(1, m / n) ** 0.5, "match_rms": 0.2 * max(m, n) ** 0.5, "none": 1}
+        length = {
+            "original": max(1, m / n) ** 0.5,
+            "shape": (m / n) ** 0.5,
+            "match_rms": 0.2 * max(m, n) ** 0.5,
+            "none": 1,
+        }
         for step in range(20):
             g = normal(step + 1, torch.float64)[name].numpy()
             b = mu * b + (1 - mu) * g

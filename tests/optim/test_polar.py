@@ -111,8 +111,8 @@ def test_in_bfloat16_the_gram_matrix_adds_no_error(
         monkeypatch.setattr(linalg, "GRAM_FROM", rows)
         rounded = polar(matrix, method=method, steps=5, dtype=torch.bfloat16)
         error[rows] = (rounded - exact).norm().item()
-    # 0.92 to 1.09 times as large here, 0.65 times near low rank; one segment of five: 300 times
-    assert error[512] < 1.1 * error[513]
+    # 0.66 to 0.95 times as large here; one segment of five: 300 times
+    assert error[512] < error[513]
 
 
 def test_strips_give_the_symmetric_product(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from gptopt import layout
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
+
 @pytest.fixture
 def sweep(place):
     """Submits a sweep from a directory with an awkward name; returns the finished process."""

@@ -1,11 +1,14 @@
 """Values of a sweep file as override strings: Hydra must read back what was written."""
 
 import random
+import shlex
+import subprocess
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from gptopt.config.survey import survey
 from gptopt.sweep.overrides import override, overrides, problem_of
 
 ALPHABET = "abxyz0189 ,=[]{}()'\"\\$#:;|&<>%*?!~`@+-_./éß漢"
@@ -33,9 +36,10 @@ def random_value(random: random.Random, depth: int = 0) -> object:
     return [random_value(random, depth + 1) for _ in range(random.randrange(4))]
 
 
-def test_values_come_back_equal_and_of_their_type():
+@pytest.mark.parametrize("count", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_values_come_back_equal_and_of_their_type(count):
     parser, generator, tried = OverridesParser.create(), random.Random(0), 0
-    for _ in range(4000):
+    for _ in range(count):
         value = random_value(generator)
         if problem_of(value) is not None:
             continue
@@ -45,7 +49,33 @@ def test_values_come_back_equal_and_of_their_type():
         config = OmegaConf.create({"a": {"b": None}})
         OmegaConf.update(config, "a.b", parsed.value())
         assert repr(OmegaConf.to_container(config, resolve=True)) == repr({"a": {"b": value}})
-    assert tried > 3900
+    assert tried > 0.97 * count
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_overrides_pass_through_a_shell_as_the_same_bytes(count):
+    generator = random.Random(1)
+    values = (random_value(generator) for _ in range(count))
+    texts = [override("a.b", value) for value in values if problem_of(value) is None]
+    for start in range(0, len(texts), 1000):
+        batch = texts[start : start + 1000]
+        script = f"printf '%s\\0' {shlex.join(batch)}"
+        answer = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+        assert answer.stdout.decode().split("\0")[:-1] == batch
+
+
+NUMBERS = ("0", "-0", "7", "-12", "007", "0.5", "-0.0", "1e5", "1e-05", "3.0e+10", "1.5e300", "1_0")
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_numbers_read_without_the_parser_are_those_of_the_parser(text):
+    value = OverridesParser.create().parse_override(f"a.b={text}").value()
+    (sketch,) = survey([[f"+args.x={text}"]], origin="", measures=(args_x,)).sketches
+    assert repr(sketch.measured) == repr((value,))
+
+
+def args_x(raw):
+    return raw["args"]["x"]
 
 
 GOLDEN = {

@@ -112,9 +112,59 @@ WRONG = {  # what stands in the file: what is said of it
     "no blocks": ('{"$each": []}', "/$each: it takes a list of objects"),
     "each of an object": ('{"$each": {"lr": 1}}', "/$each: it takes a list of objects"),
     "each of numbers": ('{"lr": 1, "$each": [3]}', "/$each/0: 3: it takes an object such as"),
-    "stages": ('{"$stages": []}', "/$stages: not built yet; run the stages as files"),
-    "the best so far": ('{"$top": 1, "lr": 1}', "/$top: not built yet"),
-    "times": ('{"lr": {"times": [1, 2]}}', "/lr: times multiplies what a stage before has found"),
+    "no stages": ('{"lr": 1, "$stages": []}', "/$stages: it takes a list of objects, at least one"),
+    "stages of numbers": (
+        '{"lr": 1, "$stages": [{}, 3]}',
+        "/$stages/1: 3: it takes an object such",
+    ),
+    "stages and each": ('{"$each": [{"lr": 1}], "$stages": [{}]}', "/$stages: $each stands here"),
+    "stages in a stage": (
+        '{"$stages": [{"lr": 1, "$stages": [{"wd": 1}]}]}',
+        "/$stages/0/$stages: stages do not nest",
+    ),
+    "the best of nothing": ('{"$top": 1, "lr": 1}', "/$top: it stands in a block of $stages, from"),
+    "the best at first": (
+        '{"$stages": [{"$top": 1, "lr": 1}]}',
+        "/$stages/0/$top: it stands in a b",
+    ),
+    "the best in a block": (
+        '{"$stages": [{"lr": 1}, {"$top": 1, "$each": [{"$top": 2, "wd": 1}]}]}',
+        "/$stages/1/$each/0/$top: it stands in a block of $stages",
+    ),
+    "no best": (
+        '{"$stages": [{"lr": 1}, {"wd": 1}]}',
+        '/$stages/1: a later stage takes "$top": how many of the best points it carries on',
+    ),
+    "the best 0": (
+        '{"$stages": [{"lr": 1}, {"$top": 0}]}',
+        "/$stages/1/$top: 0: it takes a number",
+    ),
+    "the best of all": ('{"$stages": [{"lr": 1}, {"$top": 1.0}]}', "or a share of them between 0"),
+    "the true best": (
+        '{"$stages": [{"lr": 1}, {"$top": true}]}',
+        "/$stages/1/$top: true: it takes",
+    ),
+    "times at first": ('{"lr": {"times": [1, 2]}}', "/lr: times multiplies the value of the stage"),
+    "times of a number": (
+        '{"$stages": [{"lr": 1}, {"$top": 1, "lr": {"times": 2}}]}',
+        '/$stages/1/lr/times: {"times": 2}: it takes a list of factors',
+    ),
+    "times minus": (
+        '{"$stages": [{"lr": 1}, {"$top": 1, "lr": {"times": [1, -2]}}]}',
+        "/$stages/1/lr/times: -2: a factor is a number above 0",
+    ),
+    "times of nothing": (
+        '{"$stages": [{"lr": 1}, {"$top": 1, "wd": {"times": [1, 2]}}]}',
+        "/$stages/1/wd: times multiplies a carried value: give optimizer.optimizer_params.weight",
+    ),
+    "times of a text": (
+        '{"$stages": [{"dtype": "float32"}, {"$top": 1, "dtype": {"times": [1, 2]}}]}',
+        "/$stages/1/dtype: times multiplies a carried value",
+    ),
+    "times of some": (
+        '{"$stages": [{"$each": [{"lr": 1}, {"wd": 1}]}, {"$top": 1, "lr": {"times": [2]}}]}',
+        "/$stages/1/lr: times multiplies a carried value",
+    ),
     "misspelt word": ('{"$eech": []}', "/$eech: there is no such word. Did you mean '$each'?"),
     "misspelt alias": ('{"sed": 1}', "/sed: there is no such key. Did you mean 'seed'?"),
     "misspelt group": ('{"optimiser": 1}', "Did you mean 'optimizer'?"),

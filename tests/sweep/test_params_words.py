@@ -235,6 +235,9 @@ def test_the_parameter_files_of_the_project_have_the_sizes_counted_by_hand():
     # monster: adamw 5 x 2, two optimizers 4 x 2 less one, muon 3 pairs, dap 2 x 2, soap's star
     sizes = {"monster": 3 * (5 * 2 + (2 * 4 * 2 - 1) + 3 + 2 * 2 + (1 + 2 + 2))}
     sizes["random_search"] = 2 * 20
+    sizes["muon"] = 3 * (2 * 5 + 5 + 2 * 5 + 5 + 5 + 2 * 5)
+    sizes["dap"] = 3 * (5 + 5 + 2 * 5)
+    sizes["two_stage"] = 3 * 8
     for name, size in sizes.items():
         assert params.read(PROJECT / "params" / f"{name}.json").size == size
 

@@ -1,5 +1,6 @@
 """From points to checked runs: identity, directory, state, and one report of all problems."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,62 @@ def test_every_parameter_file_of_the_project_can_be_planned(file, tmp_path, monk
     assert len(planned.runs) == params.read(file).size
     assert planned.notes == []
     assert list(tmp_path.iterdir()) == []
+
+
+RATE = "optimizer.optimizer_params.rcond"
+EXAMPLES = {
+    "a grid": ({"lr": [0.0003, 0.001, 0.003], "wd": [0, 0.1]}, 6),
+    "a generator and a list as a value": (
+        {
+            "optimizer": "adamw",
+            "lr": {"log": [1e-4, 1e-2, 5]},
+            "betas": [[0.9, 0.95], [0.95, 0.95]],
+            "seed": [0, 1, 2],
+        },
+        30,
+    ),
+    "pairs": ({"$zip": {"bs": [32, 64, 128], "lr": [0.001, 0.0014, 0.002]}, "seed": [0, 1]}, 6),
+    "a block for each optimizer": (
+        {
+            "seed": [0, 1, 2],
+            "$each": [
+                {"optimizer": "adamw", "lr": {"log": [5e-4, 8e-3, 5]}, "wd": [0, 0.1]},
+                {
+                    "optimizer": ["muon", "muonmax-momo"],
+                    "lr": {"log": [3e-3, 0.1, 4]},
+                    "muon_lr_ratio": [1, 10],
+                },
+                {"optimizer": "dap-ns-nadam", "lr": [0.0003, 0.001], RATE: [0.001, 0.01]},
+            ],
+        },
+        3 * (10 + 16 + 4),
+    ),
+    "draws": (
+        {
+            "optimizer": "adamw",
+            "$sample": {"n": 20, "method": "halton"},
+            "lr": {"loguniform": [1e-4, 1e-2]},
+            "wd": {"loguniform": [0.005, 1]},
+        },
+        20,
+    ),
+    "a star": (
+        {
+            "optimizer": "adamw",
+            "$center": {"lr": 0.008, "wd": 0.1, "optimizer.optimizer_params.eps": 1e-8},
+            "lr": [0.004, 0.008, 0.016],
+            "wd": [0, 0.1, 0.2],
+            "optimizer.optimizer_params.eps": [1e-8, 1e-10],
+        },
+        1 + 2 + 2 + 1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_of_every_word_comes_to_as_many_runs_as_its_arithmetic(planned, name):
+    content, size = EXAMPLES[name]
+    assert len(planned(content).runs) == size
 
 
 def test_every_alias_stands_for_a_key_that_some_optimizer_has():
@@ -141,9 +198,9 @@ WRONG = {
     "a value of every kind": (
         {"lr": ["abc", -1], "seed": 0.5},
         [
-            "a sweep.json, run 0: optimizer.optimizer_params.lr='abc': it takes a number",
-            "a sweep.json, run 1: optimizer.optimizer_params.lr=-1: it takes a number above 0",
-            "a sweep.json: training.training_params.seed=0.5: it takes a whole number",
+            "a sweep.json /lr, run 0: optimizer.optimizer_params.lr='abc': it takes a number",
+            "a sweep.json /lr, run 1: optimizer.optimizer_params.lr=-1: it takes a number above 0",
+            "a sweep.json /seed: training.training_params.seed=0.5: it takes a whole number",
         ],
     ),
     "a list that was meant as one value": (
@@ -194,3 +251,87 @@ def test_two_runs_in_one_directory_are_refused(planned, monkeypatch):
     monkeypatch.setattr(identity, "DIGITS", 1)  # 17 runs, 16 names
     with pytest.raises(ConfigError, match=r"runs \d+ and \d+ would both write .*/same-"):
         planned({"paths.run_name": "same", "seed": list(range(17))})
+
+
+# --- reports --------------------------------------------------------------------------------------
+
+
+def report(planned, content, **limits):
+    with pytest.raises(ConfigError) as error:
+        planned(content, **limits)
+    return [line.partition("a sweep.json")[2] for line in str(error.value).splitlines()[1:]]
+
+
+def test_the_same_problem_of_many_points_is_one_line_with_its_place(planned):
+    content = {"seed": list(range(50)), "$each": [{"lr": 0.001}, {"lr": [-1, 0.002]}]}
+    assert report(planned, content, max_runs=1000) == [
+        " /$each/0/lr /$each/1/lr, runs 50, 52, 54 (47 more):"
+        " optimizer.optimizer_params.lr=-1: it takes a number above 0."
+    ]
+
+
+def test_thousands_of_wrong_values_make_a_short_report_that_names_every_key(planned):
+    wrong = {"lr": [-1 - i for i in range(50)], "wd": [-1 - i for i in range(50)], "seed": "x"}
+    lines = report(planned, wrong, max_runs=5000)
+    assert len(lines) < 20
+    for key in ("/lr", "/wd", "/seed"):
+        assert any(key in line for line in lines)
+    assert sum("in 2,250 runs with other values" in line for line in lines) == 2
+
+
+def test_a_key_of_other_optimizers_is_told_with_their_names(planned):
+    lines = report(planned, {"optimizer": ["adamw", "sgd"], "ns_steps": [3, 5]})
+    assert len(lines) == 2  # adamw and sgd take different keys
+    for line in lines:
+        assert "/ns_steps, runs " in line
+        assert "It is a key of optimizer=" in line
+        assert "put it into their own block of $each" in line
+
+
+def test_a_secret_is_refused_and_its_value_never_shown(planned, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        planned({"+args.api_key": "hunter2", "seed": [0, 1]})
+    assert "hunter2" not in str(error.value)
+    with pytest.raises(ConfigError) as error:
+        planned({"seed": 0}, "+cluster.env.GITHUB_TOKEN=hunter2")
+    assert "hunter2" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a sweep.json"]
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+def test_a_run_on_several_nodes_is_refused_where_a_run_is_one_process(planned, cluster):
+    with pytest.raises(ConfigError, match=r"cluster.nodes=2: .* it takes 1"):
+        planned({"seed": 0}, f"cluster={cluster}", "cluster.nodes=2")
+    planned({"seed": 0}, "cluster=slurm-disbatch", "cluster.nodes=2")
+
+
+# --- what is told of a plan -----------------------------------------------------------------------
+
+
+def test_a_plan_is_json_that_other_programs_can_read(planned):
+    both = planned({"lr": [0.001, 0.002], "steps": 10, "bs": 4})
+    told = json.loads(json.dumps(both.to_json(), allow_nan=False))
+    assert told["version"] == 1
+    assert told["counts"] == {"queued": 2}
+    assert told["to_do"] == 2
+    assert told["axes"] == [
+        {
+            "key": "optimizer.optimizer_params.lr",
+            "count": 2,
+            "values": [0.001, 0.002],
+            "least": 0.001,
+            "greatest": 0.002,
+        }
+    ]
+    # gpt-tiny reads 128 tokens a sequence
+    assert [run["tokens"] for run in told["runs"]] == [10 * 4 * 128] * 2
+    assert told["price"]["tokens"] == 2 * 10 * 4 * 128
+    assert told["price"]["seconds_unknown"] == 2
+
+
+def test_people_are_told_what_varies(planned):
+    lines = planned({"lr": {"log": [1e-4, 1e-2, 20]}, "optimizer": ["adamw", "muon"]}).lines()
+    assert lines[:2] == [
+        "optimizer.optimizer_params.lr: 20 values: 0.0001 to 0.01",
+        "optimizer: 2 values: 'adamw', 'muon'",
+    ]

@@ -36,7 +36,7 @@ def build(
     tokens: PositiveInt,
     words: PositiveInt,
     classes: PositiveInt,
-    val_split: PositiveInt | Share,
+    val_split: PositiveInt | Share | None,
 ) -> Corpus:
     """Generates the text (about 0.2 s per MB); its tail of ``val_split`` is held out."""
     if classes > words:

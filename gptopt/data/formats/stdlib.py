@@ -1,7 +1,7 @@
 """The standard library's own Python sources: real text that every machine already has.
 
 Tokens are bytes. The files, sorted by path, are read one after the other; every
-``val_every``-th of them (numbers val_every, 2 val_every, ...) is held out whole.
+``val_every``-th of them (numbers val_every, 2 val_every, ...) is held out whole, with null none.
 
 The text differs between Python versions and distributions, so losses on it compare within one
 machine; the fingerprint (sha256 over part, path and content of each file) tells them apart.
@@ -27,12 +27,12 @@ LEFT_OUT = {
 }
 
 
-def build(*, data_root: Path, val_every: PositiveInt) -> Corpus:
+def build(*, data_root: Path, val_every: PositiveInt | None) -> Corpus:
     """Reads the running interpreter's standard library (about 9 MB)."""
     return read_sources(Path(sysconfig.get_path("stdlib")), val_every)
 
 
-def read_sources(directory: Path, val_every: int) -> Corpus:
+def read_sources(directory: Path, val_every: int | None) -> Corpus:
     """The ``.py`` files below ``directory`` as a corpus.
 
     Raises:
@@ -44,13 +44,13 @@ def read_sources(directory: Path, val_every: int) -> Corpus:
         raise MissingDataError(f"No .py files in {directory}, this Python's standard library.")
     parts: dict[str, list[tuple[str, bytes]]] = {"train": [], "val": []}
     for number, path in enumerate(files, start=1):
-        part = "train" if number % val_every else "val"
+        part = "train" if val_every is None or number % val_every else "val"
         parts[part].append((f"{part} {path}", (directory / path).read_bytes()))
     train, val = (
         np.frombuffer(b"".join(content for _, content in part), dtype=np.uint8)
         for part in parts.values()
     )
-    if not len(train) or not len(val):
+    if val_every is not None and not (len(train) and len(val)):
         raise DataError(
             f"data.val_every={val_every}: of {len(files)} files {len(parts['train'])} would be "
             f"training files and {len(parts['val'])} held out. Give 2 to {len(files)}."

@@ -1,6 +1,8 @@
-"""Text as bytes: one file, or all ``.txt`` files of a directory in sorted order.
+"""Text files: one, or those of a directory in sorted order, tokenized when the run starts.
 
-The tail of the text is held out. The fingerprint is the sha256 of both parts.
+Every file of a directory begins with the tokenizer's end-of-text token (byte 0 for ``bytes``);
+a single file is one text without borders. The tail of the tokens is held out. The fingerprint is
+the sha256 of both parts.
 """
 
 from __future__ import annotations
@@ -8,37 +10,41 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import numpy as np
-
 from gptopt.config.types import PositiveInt, Share
-from gptopt.data.corpus import Corpus, DataError, MissingDataError, split_tail
-from gptopt.data.hashing import fingerprint
+from gptopt.data.corpus import Corpus, DataError, MissingDataError
+from gptopt.data.memory import corpus_of, joined
+from gptopt.data.texts import TextOptions, documents
+from gptopt.data.tokenizers import load_tokenizer
 
 
-def build(*, data_root: Path, path: str, val_split: PositiveInt | Share) -> Corpus:
+def build(
+    *,
+    data_root: Path,
+    path: str,
+    patterns: list[str],
+    tokenizer: str,
+    allow_pickle: bool,
+    val_split: PositiveInt | Share | None,
+) -> Corpus:
     """Reads the text at ``path`` (relative to ``data_root`` unless absolute) into memory."""
     place = data_root / Path(path).expanduser()
-    files = sorted(place.rglob("*.txt")) if place.is_dir() else [place]
+    encoder = load_tokenizer(tokenizer, data_root, allow_pickle=allow_pickle)
+    several = place.is_dir()
+    found = {file for pattern in patterns for file in place.rglob(pattern)} if several else {place}
+    files = sorted(file for file in found if not file.is_dir())
     if not files:
-        raise MissingDataError(f"data.path={path}: no .txt file in the directory {place}.")
-    contents = {file: _read(file, path) for file in files}
-    tokens = np.frombuffer(b"".join(contents.values()), dtype=np.uint8)
-    train, val = split_tail(tokens, val_split, str(place))
-    return Corpus(
-        train,
-        val,
-        fingerprint([("train", train.tobytes()), ("val", val.tobytes())]),
-        vocab_size=256,
-        files={
-            str(file): f"sha256 {hashlib.sha256(content).hexdigest()}"
-            for file, content in contents.items()
-        },
-    )
+        wanted = " or ".join(patterns)
+        raise MissingDataError(f"data.path={path}: no {wanted} file in the directory {place}.")
+    checksums = {str(file): f"sha256 {_sha256(file, path)}" for file in files}
+    options = TextOptions((), tuple(patterns), separator=None)
+    texts = ((document.text, several and document.starts) for document in documents(files, options))
+    tokens = joined(encoder, texts, str(place))
+    return corpus_of(tokens, val_split, str(place), encoder.vocab_size, checksums)
 
 
-def _read(file: Path, path: str) -> bytes:
+def _sha256(file: Path, path: str) -> str:
     try:
-        return file.read_bytes()
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     except FileNotFoundError as error:
         raise MissingDataError(f"data.path={path}: no file or directory {file}.") from error
     except OSError as error:

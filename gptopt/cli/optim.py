@@ -1,0 +1,185 @@
+"""``gptopt optim``: list, show, check, bench."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gptopt.cli.common import reports_errors
+from gptopt.state import ExitCode
+
+if TYPE_CHECKING:
+    from gptopt.config.catalogue import Entry
+
+
+@click.group()
+def optim() -> None:
+    """Look at optimizers: what there is, what it costs, whether it keeps the contract."""
+
+
+@optim.command("list")
+@click.option("--model", help="Also count state and FLOPs on this model: gpt2, gpt-small, ...")
+@reports_errors
+def list_command(model: str | None) -> None:
+    """Print every optimizer: its family, its source, and with --model what it costs."""
+    from gptopt.config import catalogue
+
+    rows = [[e.option, e.family, e.source] for e in catalogue.entries()]
+    titles = ["optimizer", "family", "source"]
+    if model is not None:
+        titles[1:1] = ["state B/param", "GFLOP/step"]
+        for row in rows:
+            row[1:1] = _cost(catalogue.entry(row[0]), model)
+    _print_table([titles, *rows])
+    if model is not None:
+        click.echo(
+            "\nstate: beyond weights and gradients. GFLOP: of matrix products, without those"
+            " inside svd, qr, eigh.\n-: depends on the numbers."
+        )
+
+
+@optim.command()
+@click.argument("name")
+@reports_errors
+def show(name: str) -> None:
+    """Print what NAME computes, with its source, and its settings."""
+    from gptopt.config import catalogue
+
+    found = catalogue.entry(name)
+    text = found.config.read_text(encoding="utf-8").rstrip()
+    click.echo(f"{found.part}\n\n{found.docstring}\n\n{found.config}\n\n{text}")
+
+
+@optim.command()
+@click.argument("what", metavar="NAME|PATH|LIBRARY.CLASS")
+@reports_errors
+def check(what: str) -> None:
+    """Hold an optimizer to what all optimizers promise, and to five toy problems.
+
+    NAME is an option of optimizer=. PATH is a plugin: its directory, or a .py or .yaml file in
+    it. LIBRARY.CLASS is any class of pytorch_optimizer, schedulefree or prodigyopt. Takes some
+    seconds; exit code 1 if something fails.
+    """
+    import torch
+
+    from gptopt.optim.cost import cost
+    from gptopt.optim.verdicts import verdicts
+
+    torch.set_num_threads(1)
+    failed = 0
+    for option, params in _asked(what):
+        click.echo(f"{option}:")
+        for verdict in verdicts(params):
+            mark = {"kept": "ok", "broken": "FAIL", "not applicable": "-"}[verdict.outcome]
+            failed += verdict.outcome == "broken"
+            click.echo(f"  {mark:4} {verdict.check}" + f": {verdict.message}".rstrip(": "))
+        found = None if failed else cost(params, *_model("gpt2"))
+        if found is not None:
+            click.echo(
+                f"       costs on gpt2: {found.state_bytes:.2f} bytes of state per parameter,"
+                f" {found.flops / 1e9:,.0f} GFLOP of matrix products per step"
+            )
+    click.echo(f"{failed} failed" if failed else "nothing failed")
+    sys.exit(int(ExitCode.CRASH if failed else ExitCode.DONE))
+
+
+@optim.command()
+@click.argument("names", nargs=-1)
+@click.option("--model", default="gpt2", show_default=True, help="Whose layers give the shapes.")
+@click.option("--layers", default=1, show_default=True, help="How many of them.")
+@click.option("--rounds", default=5, show_default=True, help="Rounds that are timed.")
+@reports_errors
+def bench(names: tuple[str, ...], model: str, layers: int, rounds: int) -> None:
+    """Time a step of each of NAMES (all, if none is given) on the matrices of a model.
+
+    Every round runs each once, in turn, so that what else the machine does hits all alike. The
+    first round makes the state and is not timed. CPU or GPU seconds; the median of the rounds.
+    """
+    from gptopt.config import catalogue
+    from gptopt.optim import timing
+
+    entries = [catalogue.entry(name) for name in names] or list(catalogue.entries())
+    found, roles = _model(model, layers)
+    timed = timing.time_steps({e.option: _plain(e) for e in entries}, found, roles, rounds=rounds)
+    base = next(iter(timed.values()))
+    titles = ["optimizer", "ms/step", f"of {next(iter(timed))}"]
+    rows = [[n, f"{1000 * t:.2f}", f"{t / base:.2f}"] for n, t in timed.items()]
+    _print_table([titles, *rows])
+
+
+def _asked(what: str) -> list[tuple[str, dict[str, Any]]]:
+    """(option, optimizer_params) of all that ``what`` means.
+
+    A plugin that is only asked about becomes one for this process.
+    """
+    from gptopt.config import catalogue, resolve
+
+    path = Path(what).expanduser().absolute()
+    if not path.exists():
+        if resolve.library_of(what):
+            from gptopt.optim import bridge
+
+            return [(what, bridge.params_of(what))]
+        resolve.check_plugins(tuple(resolve.plugin_directories()))
+        return [(what, _plain(catalogue.entry(what)))]
+    depth = {".py": 1, ".yaml": 2}.get(path.suffix)
+    root = path if depth is None else path.parents[depth]
+    if root not in [resolve.PACKAGE, *resolve.plugin_directories()]:
+        listed = os.environ.get(resolve.PLUGINS)
+        os.environ[resolve.PLUGINS] = os.pathsep.join([str(root), *([listed] if listed else [])])
+    resolve.check_plugins(tuple(resolve.plugin_directories()))
+    found = [catalogue.read(f) for f in sorted((root / "hydra_conf/optimizer").glob("*.yaml"))]
+    chosen = [e for e in found if path in (root, e.part, e.config)]
+    if not chosen:
+        raise ValueError(
+            f"{path} is no optimizer of a plugin. One is laid out like this, wherever it lies:\n"
+            f"  {root}/optim/NAME.py                   with a function `build`\n"
+            f"  {root}/hydra_conf/optimizer/NAME.yaml  with `name: NAME`"
+        )
+    return [(e.option, _plain(e)) for e in chosen]
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    """Its optimizer_params with interpolations worked out."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.create({"optimizer_params": entry.params})
+    resolved = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(resolved, dict)
+    return resolved["optimizer_params"]
+
+
+def _model(name: str, layers: int | None = None) -> tuple[Any, dict[str, str]]:
+    """A model without numbers in it, and its roles."""
+    import torch
+
+    from gptopt.config.compose import compose
+    from gptopt.models import build_model
+
+    fewer = [] if layers is None else [f"model.config.n_layer={layers}"]
+    config = compose([f"model={name}", *fewer])
+    with torch.device("meta"):
+        model: Any = build_model(config.model.family, config.model.config)
+    return model, model.parameter_roles()
+
+
+def _cost(entry: Entry, model: str) -> list[str]:
+    from gptopt.config import resolve
+    from gptopt.optim.cost import cost
+
+    library = resolve.library_of(entry.params["name"])
+    found = None
+    if library is None or resolve.is_installed(library):
+        found = cost(_plain(entry), *_model(model))
+    return [f"{found.state_bytes:.2f}", f"{found.flops / 1e9:,.0f}"] if found else ["-", "-"]
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

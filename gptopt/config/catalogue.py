@@ -1,0 +1,138 @@
+"""The optimizers there are, read from their YAML and Python files without importing them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gptopt import layout
+from gptopt.config import resolve
+from gptopt.config.problems import ConfigError, Problem, nearest
+
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "Plain gradients and signs": ("sgd", "lion", "signum"),
+    "Adam and its variants": (
+        "adam",
+        "adamw",
+        "nadamw",
+        "adamh",
+        "ademamix",
+        "adopt",
+        "cautious-adamw",
+        "mars",
+        "adafactor",
+    ),
+    "Without a schedule or a learning rate": (
+        "schedule-free-adamw",
+        "prodigy",
+        "momo",
+        "momo-adam",
+    ),
+    "Shampoo and its relatives": ("shampoo", "soap", "kron"),
+    "Orthogonalised momentum": ("muon", "normuon", "ns-nadam"),
+    "Steepest descent under a norm": (
+        "scion",
+        "scion-momo",
+        "muonmax",
+        "muonmax-momo",
+        "muon-momo",
+    ),
+    "Preconditioned by a layer's inputs": ("dap-ns-nadam", "dap-ns-nadam-accel", "newton-muon"),
+}
+"""By name; what is not listed stands under ``OTHERS``, and of a library under ``LIBRARIES``."""
+OTHERS, LIBRARIES = "Others", "From other libraries"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One option of the group ``optimizer``.
+
+    Attributes:
+        option: As in ``optimizer=muon``.
+        config: Its YAML file.
+        params: The node optimizer_params in it, interpolations as written.
+        part: Its Python file.
+    """
+
+    option: str
+    config: Path
+    params: dict[str, Any]
+    part: Path
+
+    @property
+    def family(self) -> str:
+        """The heading it stands under."""
+        if resolve.library_of(self.params["name"]):
+            return LIBRARIES
+        found = (family for family, names in FAMILIES.items() if self.params["name"] in names)
+        return next(found, OTHERS)
+
+    @property
+    def docstring(self) -> str:
+        """Of the Python file: what it does, source, equations."""
+        return ast.get_docstring(ast.parse(self.part.read_text(encoding="utf-8"))) or ""
+
+    @property
+    def header(self) -> str:
+        """The comment at the top of the YAML file."""
+        lines = self.config.read_text(encoding="utf-8").splitlines()
+        return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+
+    @property
+    def source(self) -> str:
+        """Author and year of the paper, as far as the docstring or the YAML tells."""
+        said = re.search(r"Source:\s*(.*?\(\d{4}\)|[^,;\n]*)", self.docstring, re.DOTALL)
+        found = said or re.search(r"([A-Z][\w-]+ et al\. \(\d{4}\))", self.header)
+        return " ".join(found[1].split()) if found else ""
+
+
+def entries() -> Iterator[Entry]:
+    """Every optimizer with a YAML file, those of plugins too, in alphabetical order.
+
+    Raises:
+        ConfigError: A YAML file names no Python file.
+    """
+    roots = [layout.HYDRA_CONF, *resolve.plugin_configs()]
+    files = (file for root in roots for file in (root / "optimizer").glob("*.yaml"))
+    yield from map(read, sorted(files, key=lambda file: file.stem))
+
+
+def entry(option: str) -> Entry:
+    """The optimizer called ``option``.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    known = {found.option: found for found in entries()}
+    if option not in known:
+        message = f"there is no optimizer={option}.{nearest(option, known)}"
+        raise ConfigError([Problem("", f"{message} There are: {', '.join(known)}.")])
+    return known[option]
+
+
+def read(file: Path) -> Entry:
+    """The optimizer of one YAML file.
+
+    Raises:
+        ConfigError: It has no node optimizer_params with a name, or that names no Python file.
+    """
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    params = content.get("optimizer_params") if isinstance(content, dict) else None
+    name = params.get("name") if isinstance(params, dict) else None
+    if not isinstance(params, dict) or not isinstance(name, str):
+        message = "it has no optimizer_params with a name; docs/adding-an-optimizer.md shows one."
+        raise ConfigError([Problem("", message, str(file))])
+    part = resolve.find_part("optim", name)
+    if part is None:
+        wanted = f"optim/{name.replace('-', '_')}.py with a function `build`"
+        roots = ", ".join(map(str, (resolve.PACKAGE, *resolve.plugin_directories())))
+        raise ConfigError(
+            [Problem("", f"name: {name}: there is no {wanted} in {roots}.", str(file))]
+        )
+    return Entry(file.stem, file, params, part)

@@ -1,0 +1,212 @@
+"""`gptopt optim`: each promise, broken on purpose, is found; what is said to a stranger."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from optim_toy import from_yaml, write_docs_example
+
+from gptopt.cli import main
+from gptopt.config import catalogue
+from gptopt.layout import HYDRA_CONF
+from gptopt.optim import gym, timing
+from gptopt.optim.cost import cost
+from gptopt.optim.toy import ROLES, Toy
+from gptopt.optim.verdicts import checks, judge
+
+RETURN = "        return momentum / norm.clamp(min=torch.finfo(norm.dtype).tiny)  # (2)\n"
+STATE = """        if not state:
+            state["momentum_buffer"] = torch.zeros_like(grad)
+        momentum = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])  # (1)
+"""
+FAULTS = {  # check: (in the docs' example replace, by, part of the message)
+    "every parameter goes downhill": (RETURN, RETURN.replace("momentum /", "-momentum /"), "sign"),
+    "same gradients give the same weights": (
+        RETURN,
+        RETURN.replace("momentum /", "momentum.add_(torch.randn(1)) /"),
+        "a torch.Generator of its own",
+    ),
+    "resuming equals not stopping": (
+        STATE,
+        """        self.kept = getattr(self, "kept", {})
+        old = self.kept.get(grad.shape, torch.zeros_like(grad))
+        momentum = self.kept[grad.shape] = old.lerp(grad, 1 - group["momentum"])
+""",
+        "belongs into `state` or `group`",
+    ),
+    "a batch moves as its members alone": (
+        "(range(1, grad.ndim))",
+        "(range(grad.ndim))",
+        "The first dimension",
+    ),
+    "zero gradients leave nothing but decay": (
+        "norm.clamp(min=torch.finfo(norm.dtype).tiny)",
+        "norm",
+        "a division by zero",
+    ),
+    "a nan is kept": (STATE, "        grad = grad.nan_to_num()\n" + STATE, "without a word"),
+    "gradients stay untouched": (
+        "    def direction(",
+        """    def step(self, closure=None):
+        super().step()
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.grad = None
+
+    def direction(""",
+        "copy it first",
+    ),
+    "the learning rate of the group is used": (
+        RETURN,
+        RETURN.replace("return momentum", 'return max(0.1, group["lr"]) / group["lr"] * momentum'),
+        "ZeroDivisionError",
+    ),
+    "solves: Rosenbrock's valley": (
+        RETURN,
+        RETURN.replace("momentum /", "momentum.abs() /"),
+        "optimizers that work get below",
+    ),
+}
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The docs' example as a plugin, its Python file and its YAML file."""
+    write_docs_example(tmp_path)
+    (tmp_path / "gptopt").rename(tmp_path / "mine")
+    (tmp_path / "hydra_conf").rename(tmp_path / "mine" / "hydra_conf")
+    monkeypatch.setenv("GPTOPT_PLUGINS", "")
+    return tmp_path / "mine"
+
+
+optim = importlib.import_module("gptopt.cli.optim")  # its name in the package is the command
+
+
+def check(what: Path | str) -> Result:
+    return CliRunner().invoke(main, ["optim", "check", str(what)])
+
+
+@pytest.mark.parametrize("promise", FAULTS)
+def test_a_broken_promise_is_found_and_told(
+    plugin: Path, promise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, (old, new, words) = plugin / "optim" / "nsgd.py", FAULTS[promise]
+    text = file.read_text("utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), "utf-8")
+    monkeypatch.setenv("GPTOPT_PLUGINS", str(plugin))
+    params = catalogue.entry("nsgd").params
+    verdict = judge(promise, checks(params)[promise], "nsgd")
+    assert verdict.outcome == "broken"
+    assert words in verdict.message
+
+
+def test_the_example_of_the_docs_keeps_all_and_its_cost_is_counted(plugin: Path) -> None:
+    result = check(plugin)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("nsgd:\n  ok   the yaml lists the keys of build\n")
+    # One buffer in float32; no product of matrices.
+    assert "4.00 bytes of state per parameter, 0 GFLOP" in result.output
+
+
+def test_a_plugin_is_found_by_any_of_its_files(plugin: Path) -> None:
+    expected = optim._asked(str(plugin))
+    assert [option for option, _ in expected] == ["nsgd"]
+    for file in ("optim/nsgd.py", "hydra_conf/optimizer/nsgd.yaml"):
+        assert optim._asked(str(plugin / file)) == expected
+
+
+def test_a_key_that_build_does_not_take_is_named_and_ends_with_1(plugin: Path) -> None:
+    file = plugin / "hydra_conf/optimizer/nsgd.yaml"
+    file.write_text(file.read_text("utf-8").replace("  momentum:", "  momentun:"), "utf-8")
+    result = check(plugin)
+    assert result.exit_code == 1
+    assert (
+        "FAIL the yaml lists the keys of build: build in nsgd.py does not take momentun, which"
+        " the YAML has. Did you mean 'momentum'?" in result.output
+    )
+
+
+def test_a_syntax_error_is_told_with_its_line(plugin: Path) -> None:
+    with open(plugin / "optim/nsgd.py", "a", encoding="utf-8") as file:
+        file.write("\ndef broken(:\n")
+    result = check(plugin)
+    assert result.exit_code == 2
+    assert "nsgd.py, line 35: invalid syntax" in result.output
+
+
+def test_a_file_that_lies_elsewhere_is_answered_with_the_layout(plugin: Path) -> None:
+    loose = plugin / "optim" / "other.py"
+    loose.write_text("", "utf-8")
+    result = check(loose)
+    assert result.exit_code == 2
+    assert "hydra_conf/optimizer/NAME.yaml  with `name: NAME`" in result.output
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+    result = check("adamwo")
+    assert result.exit_code == 2
+    assert "Did you mean 'adamw'?" in result.output
+
+
+def test_list_and_show_tell_what_the_files_say() -> None:
+    listed = CliRunner().invoke(main, ["optim", "list"]).output.splitlines()
+    files = {file.stem for file in (HYDRA_CONF / "optimizer").glob("*.yaml")}
+    assert {line.split()[0] for line in listed[1:]} == files
+    assert "Jordan et al. (2024)" in next(line for line in listed if line.startswith("muon "))
+    shown = CliRunner().invoke(main, ["optim", "show", "muon"]).output
+    assert "O  = U V^T  where  N = U S V^T               (3)" in shown
+    assert "ns_steps: 5         # iterations of the first two" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_per_parameter"),
+    # Buffers in float32: one, two; matrices have one with Muon, the rest two with its AdamW.
+    [("lion", lambda matrices, rest: 4), ("adamw", lambda matrices, rest: 8),
+     ("muon", lambda matrices, rest: (4 * matrices + 8 * rest) / (matrices + rest))],
+)  # fmt: skip
+def test_the_state_is_counted(name: str, bytes_per_parameter) -> None:
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Linear(4, 6))
+    roles = {n: "matrix" if n.endswith("weight") else "vector" for n, _ in model.named_parameters()}
+    found = cost(from_yaml(name), model, roles)
+    assert found is not None
+    # torch's AdamW keeps a step count for each parameter beside, in 4 bytes
+    assert found.state_bytes == pytest.approx(bytes_per_parameter(48, 10), abs=0.3)
+
+
+def test_the_products_of_muon_are_counted() -> None:
+    # Each of 5 steps on (4, 6): X X^T, its square, times X: 2 * (4*6*4 + 4*4*4 + 4*4*6).
+    model = torch.nn.Linear(6, 4, bias=False, device="meta")
+    found = cost(from_yaml("muon"), model, {"weight": "matrix"})
+    assert found is not None
+    assert found.flops == 5 * 2 * (96 + 64 + 96)
+
+
+def test_bench_times_each_once_per_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(timing, "_clock", lambda device: next(clock))
+    with torch.device("meta"):
+        model = Toy()
+    params = {"a": from_yaml("lion"), "b": from_yaml("sgd")}
+    assert timing.time_steps(params, model, ROLES, rounds=2) == {"a": 1, "b": 1}
+    # Two optimizers begin three rounds, and are looked at again at the end of two of them.
+    assert next(clock) == 2 * 3 + 2 * 2
+
+
+def test_the_toy_problems_are_the_same_each_time_and_not_solved_at_the_start() -> None:
+    for make in gym.PROBLEMS:
+        one, other = make(), make()
+        assert torch.equal(one.loss(3), other.loss(3))
+        assert one.score() > 0
+
+
+def test_catalogue_families_name_optimizers_that_exist() -> None:
+    names = {e.params["name"] for e in catalogue.entries()}
+    listed = [name for family in catalogue.FAMILIES.values() for name in family]
+    assert set(listed) <= names
+    assert len(listed) == len(set(listed))
