@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from gptopt import layout
 from gptopt.config.compose import compose
 from gptopt.config.identity import run_directory
 from gptopt.config.problems import ConfigError, Problem
@@ -20,8 +21,9 @@ from gptopt.sweep.record import Record
 
 def run(directory: Path, index: int) -> int:
     """Trains the run with this index; returns the exit code of its process."""
+    record, row = Record(directory), None
     try:
-        row = Record(directory).row(index)
+        row = record.row(index)
         origin = f"{directory}, run {index}"
         config = compose(row.overrides, config_dir=directory / "conf", origin=origin)
         if config.run_id != row.run_id or str(run_directory(config)) != row.run:
@@ -33,8 +35,13 @@ def run(directory: Path, index: int) -> int:
             raise ConfigError([Problem("", message, origin)])
     except ValueError as error:
         print(error, file=sys.stderr)
+        if row is not None:
+            record.note_refused(row, ExitCode.CONFIG, str(error))
         return int(ExitCode.CONFIG)
     code, _ = execute(config)
+    if code in (ExitCode.CONFIG, ExitCode.DATA) and not layout.is_run(Path(row.run)):
+        log = f"{directory.name}/{record.logs.name}"
+        record.note_refused(row, code, f"refused before it began, see its log in {log}")
     return int(code)
 
 

@@ -21,7 +21,7 @@ import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -33,6 +33,9 @@ from gptopt.config.problems import ConfigError, Problem
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived, derive
 from gptopt.state import ExitCode, owner, read_state
+
+if TYPE_CHECKING:
+    from gptopt.data import Corpus
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 LOG_FORMAT = "%(asctime)s %(levelname).1s %(message)s"
@@ -122,7 +125,7 @@ def train(config: Config) -> RunResult:
     for _, source in sources_of(corpus):
         check_ids(source, config.model.config["vocab_size"], in_full=True)
     if not config.force:
-        _check_continues(run, derived, corpus.fingerprint)
+        _check_continues(run, derived, corpus)
     try:
         deadline = find_deadline(config.cluster.deadline)
     except ValueError as error:
@@ -205,18 +208,22 @@ def _check_paths(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def _check_continues(run: Path, derived: Derived, data: str) -> None:
+def _check_continues(run: Path, derived: Derived, corpus: Corpus) -> None:
     """Refuses to go on with other numbers than the run began with: other devices, other data."""
     from gptopt.data import DataError
 
     if not layout.is_run(run):
         return
-    fingerprints = (files.read_json(run / layout.PROVENANCE) or {}).get("fingerprints", {})
-    if fingerprints.get("data", data) != data:
+    provenance = files.read_json(run / layout.PROVENANCE) or {}
+    began_with = provenance.get("fingerprints", {}).get("data", corpus.fingerprint)
+    if began_with != corpus.fingerprint:
+        before = provenance.get("data", {})
+        names = sorted(before.keys() | corpus.files.keys())
+        changed = [name for name in names if before.get(name) != corpus.files.get(name)]
         raise DataError(
-            f"{run} began with the data {fingerprints['data'][:12]}, and this is {data[:12]}: its"
-            " files have changed, or another Python brings other sources. Restore them, or start"
-            " over with +force."
+            f"{run} began with the data {began_with[:12]}, and this is {corpus.fingerprint[:12]}:"
+            f" its files have changed ({', '.join(changed[:3]) or 'how they are split'}), or"
+            " another Python brings other sources. Restore them, or start over with +force."
         )
     began = yaml.safe_load((run / layout.RESOLVED).read_text(encoding="utf-8"))["derived"]
     problems = [

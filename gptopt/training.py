@@ -30,6 +30,7 @@ from gptopt.evaluate import evaluate
 from gptopt.loss import training_loss
 from gptopt.models import build_model
 from gptopt.optim import RoutedOptimizer, build_optimizer
+from gptopt.optim.cost import state_size
 from gptopt.precision import Precision, choose_device
 from gptopt.preempt import StopRequest
 from gptopt.profiling import StepProfiler
@@ -315,6 +316,8 @@ def _fit(
                         precision=precision,
                         world=world,
                     )
+                if is_last:
+                    losses["optimizer_state_bytes"] = state_size(optimizer)
                 now.final["val_loss"] = val_loss = losses["val_loss"]
                 recorder.write(_row("eval", step, now, derived, **losses))
                 if not math.isfinite(val_loss):

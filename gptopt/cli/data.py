@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 import yaml
 
+from gptopt import layout
 from gptopt.cli.common import reports_errors
 
 if TYPE_CHECKING:
@@ -123,6 +124,9 @@ def prepare(
     overrides = ["data=bin", f"data.name={out.name}", f"data.train={place}/train_*.bin"]
     overrides += [f"data.val={place}/val_*.bin", f"data.tokenizer={manifest['tokenizer']}"]
     overrides += [f"data.vocab_size={size}", f"model.config.vocab_size={size}"]
+    preset = yaml.safe_load((layout.HYDRA_CONF / "config.yaml").read_text(encoding="utf-8"))
+    if tokens["val"] <= preset["logging"]["logging_params"]["eval_tokens"]:
+        overrides.append("logging.logging_params.eval_tokens=null")  # all of them
     click.echo(f"python run_hydra.py {shlex.join(overrides)}")
 
 

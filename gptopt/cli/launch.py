@@ -189,8 +189,8 @@ def retry(
     known = [name for name in CLASSES if name != "diverged"]  # a result, kept
     for name in classes:
         if name not in known:
-            message = f"--class {name}: {nearest(name, known).strip()} It takes:"
-            raise ValueError(f"{message} {', '.join(known)}.".replace("  ", " "))
+            message = f"--class {name}: there is no such class.{nearest(name, known)}"
+            raise ValueError(f"{message} There are: {', '.join(known)}.")
     chosen = set(known if every else classes or RETRIED)
     extra = _with_backend(overrides, via, cluster)
     found = recorded(what) if what.is_dir() else planned(what, extra, max_runs)

@@ -77,9 +77,9 @@ def check_data(plan: Plan) -> None:
     Raises:
         DataError: Names the file, the place and the value; exit code 65.
     """
-    from gptopt.data.preflight import check_runs
+    from gptopt.data.preflight import check_demands
 
-    check_runs(run.demand for run in plan.to_do if run.demand is not None)
+    check_demands(run.demand for run in plan.to_do if run.demand is not None)
 
 
 def records_of(what: Path) -> list[Record]:

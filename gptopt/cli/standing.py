@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,7 @@ from gptopt.cli.planning import (
 )
 
 if TYPE_CHECKING:
-    from gptopt.sweep.plan import Plan, PlannedRun
-    from gptopt.sweep.status import Standing
+    from gptopt.sweep.edges import Best
 
 REFRESH_S = 2.0
 
@@ -33,28 +33,30 @@ REFRESH_S = 2.0
 @click.command()
 @what_argument
 @overrides_argument
+@click.option("--stage", type=click.IntRange(1), help="Only the runs of this stage of FILE.")
 @click.option("--once", is_flag=True, help="Print it once, also on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print it once, for programs.")
 @max_option
 @reports_errors
 def status(
-    what: Path, overrides: tuple[str, ...], once: bool, as_json: bool, max_runs: int
+    what: Path,
+    overrides: tuple[str, ...],
+    stage: int | None,
+    once: bool,
+    as_json: bool,
+    max_runs: int,
 ) -> None:
     """Tell how the runs of a parameter file, or of a run_info directory, stand.
 
     On a terminal the table is kept up to date until nothing runs or waits; Ctrl-C leaves it.
     """
-    from gptopt.sweep.record import Record
-
-    # a record holds runs, a parameter file their meaning, too: stages, axes
-    plan = None if what.is_dir() else planned(what, overrides, max_runs)
-    runs = Record(what).runs() if plan is None else plan.runs
+    view = _View(what, overrides, stage, max_runs)
     if as_json:
-        click.echo(json.dumps(_as_json(_standings(runs, what), plan), indent=1))
+        click.echo(json.dumps(view.to_json(), indent=1))
     elif once or not sys.stdout.isatty():
-        click.echo("\n".join(_lines(_standings(runs, what), plan, what)))
+        click.echo("\n".join(view.lines()))
     else:
-        _live(runs, plan, what)
+        _live(view)
 
 
 @click.command()
@@ -96,61 +98,115 @@ def cancel(what: Path, yes: bool) -> None:
         return any(not run.state.terminal for run in record.runs() if run.run in unfinished)
 
     opened = [record for record in records_of(what) if is_open(record)]
-    if not opened:
-        click.echo("nothing of it runs or waits")
-        return
-    if not yes:
+    if opened and not yes:
         click.confirm(f"Stop what runs or waits of {what}?", abort=True)
     told = sum(dispatch.cancel(record) for record in opened)
-    click.echo(f"{told} jobs and runs were told to stop; submit goes on from what they save")
+    if told:
+        words = f"{told} jobs and runs were" if told > 1 else "1 job or run was"
+        click.echo(f"{words} told to stop; submit goes on from what they save")
+    else:
+        click.echo("nothing of it runs or waits")
 
 
-def _standings(runs: Sequence[PlannedRun], what: Path) -> list[Standing]:
-    from gptopt.dispatch import slurm
-    from gptopt.sweep.status import standings
+class _View:
+    """What ``status`` shows: the runs of a parameter file or of a record, as they stand now.
 
-    places = {
-        run: f"job {place.job} {place.state} {place.reason}".strip()
-        for run, place in slurm.queue(records_of(what)).items()
-    }
-    return standings(runs, places)
+    Raises:
+        ValueError: There is no such stage.
+    """
+
+    def __init__(
+        self, what: Path, overrides: Sequence[str], stage: int | None, max_runs: int
+    ) -> None:
+        self._what = what
+        self._stage = stage
+        # a record holds runs, a parameter file their meaning, too: stages, axes
+        self._replan = None if what.is_dir() else partial(planned, what, overrides, max_runs)
+        self._plan = self._replan() if self._replan is not None else None
+        if stage is not None and self._plan is None:
+            raise ValueError("--stage goes with a parameter file; a record knows no stages.")
+        known = 0 if self._plan is None else sum(one.is_known for one in self._plan.stages)
+        if stage is not None and stage > known:
+            message = f"the runs of its stages are known up to stage {known}."
+            raise ValueError(f"--stage {stage}: {what}: {message}")
+        self.look()
+
+    def look(self) -> None:
+        """Reads how the runs stand; plans once more where a stage has ended meanwhile."""
+        from gptopt.dispatch import slurm
+        from gptopt.sweep.failures import refusals
+        from gptopt.sweep.record import Record
+        from gptopt.sweep.status import standings
+
+        if self._plan is not None and self._replan is not None:
+            known = [one for one in self._plan.stages if one.is_known]
+            if len(known) < len(self._plan.stages) and not known[-1].missing:
+                self._plan = self._replan()
+        runs = Record(self._what).runs() if self._plan is None else self._plan.runs
+        if self._stage is not None and self._plan is not None:
+            chosen = set(self._plan.stages[self._stage - 1].runs)
+            runs = [run for run in runs if run.run in chosen]
+        records = records_of(self._what)
+        places = {
+            run: f"job {place.job} {place.state} {place.reason}".strip()
+            for run, place in slurm.queue(records).items()
+        }
+        self.now = standings(runs, places, refusals(records))
+        self._next = [places[one.directory] for one in records if one.directory in places]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something runs or waits."""
+        at_work = any(one.run.state.state in ("running", "pending") for one in self.now)
+        return at_work or bool(self._next)
+
+    def lines(self) -> list[str]:
+        """The table, and what it comes to."""
+        from gptopt.sweep.plan import summary
+        from gptopt.sweep.status import best_lines, held_lines, stage_lines, table
+
+        lines = table(self.now)
+        if self._plan is not None:
+            lines += [
+                *stage_lines(self._plan.stages),
+                *best_lines(self._bests(), self._plan.stages),
+            ]
+        lines += [f"{place}: submits the next stage" for place in self._next]
+        runs = [one.run for one in self.now]
+        return [*lines, *held_lines(runs, self._what), summary(runs)]
+
+    def to_json(self) -> dict[str, object]:
+        """The same for programs."""
+        from gptopt.sweep.plan import summary
+        from gptopt.sweep.status import bests_json, stages_json
+
+        meaning = {}
+        if self._plan is not None:
+            stages = stages_json(self._plan.stages)
+            meaning = {"stages": stages, "best": bests_json(self._bests())}
+        runs = [one.to_json() for one in self.now]
+        return {"summary": summary([one.run for one in self.now]), "runs": runs, **meaning}
+
+    def _bests(self) -> list[Best]:
+        from gptopt.sweep.status import bests
+
+        found = bests(self._plan) if self._plan is not None else []
+        return [one for one in found if self._stage in (None, one.stage)]
 
 
-def _lines(now: Sequence[Standing], plan: Plan | None, what: Path) -> list[str]:
-    from gptopt.sweep.plan import summary
-    from gptopt.sweep.status import best_lines, bests, held_lines, stage_lines, table
-
-    lines = table(now)
-    if plan is not None:
-        lines += [*stage_lines(plan.stages), *best_lines(bests(plan), plan.stages)]
-    runs = [one.run for one in now]
-    return [*lines, *held_lines(runs, what), summary(runs)]
-
-
-def _as_json(now: Sequence[Standing], plan: Plan | None) -> dict[str, object]:
-    from gptopt.sweep.plan import summary
-    from gptopt.sweep.status import bests, bests_json, stages_json
-
-    meaning = {}
-    if plan is not None:
-        meaning = {"stages": stages_json(plan.stages), "best": bests_json(bests(plan))}
-    runs = [one.to_json() for one in now]
-    return {"summary": summary([one.run for one in now]), "runs": runs, **meaning}
-
-
-def _live(runs: Sequence[PlannedRun], plan: Plan | None, what: Path) -> None:
+def _live(view: _View) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    now = _standings(runs, what)
     with Live(auto_refresh=False, transient=True) as live:
-        while any(one.run.state.state in ("running", "pending") for one in now):
+        while view.is_open:
             # those at work first: a terminal shows no more lines than it has
-            now.sort(key=lambda one: one.run.state.state != "running")
-            lines, told = _lines(now, plan, what), 1 + len(now)
+            view.now.sort(key=lambda one: one.run.state.state != "running")
+            lines, told = view.lines(), 1 + len(view.now)
             room = max(2, live.console.height - len(lines) + told - 1)
             shown = lines if room >= told else [*lines[:room], "...", *lines[told:]]
-            live.update(Text("\n".join(shown)), refresh=True)
+            text = Text("\n".join(shown), no_wrap=True, overflow="ellipsis")
+            live.update(text, refresh=True)
             time.sleep(REFRESH_S)
-            now = _standings(runs, what)
-    click.echo("\n".join(_lines(now, plan, what)))
+            view.look()
+    click.echo("\n".join(view.lines()))

@@ -84,6 +84,8 @@ def describe(
     """
     yield f"fingerprint  {corpus.fingerprint}"
     yield f"vocab_size   {corpus.vocab_size}"
+    if end_of_text is not None:
+        yield f"end of text  {end_of_text}"
     if corpus.best_loss is not None:
         yield f"best loss    {corpus.best_loss:.4f} nats per token"
     named = {"train": corpus.train, "val": corpus.val, **corpus.evals, **corpus.tests}

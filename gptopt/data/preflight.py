@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from itertools import groupby
 
-from gptopt.config.demand import Demand
+from gptopt.config.demand import Demand, demand
+from gptopt.config.schema import Config
 from gptopt.data.checks import check_documents, check_enough, check_epochs, check_ids, sources_of
 from gptopt.data.sources import open_corpus
 
 
-def check_runs(demands: Iterable[Demand]) -> None:
+def check_runs(configs: Iterable[Config]) -> None:
+    """``check_demands`` of these runs."""
+    check_demands(demand(dataclasses.asdict(config)) for config in configs)
+
+
+def check_demands(demands: Iterable[Demand]) -> None:
     """Opens every corpus of a sweep once, and asks it what each run will ask at its start.
 
     Costs milliseconds a shard: headers, sizes and manifests are compared, and token ids looked
@@ -26,21 +33,21 @@ def check_runs(demands: Iterable[Demand]) -> None:
         corpus = open_corpus(data, data_root)
         check_documents(corpus, data["documents"], data["end_of_text"])
         looked_at = set()
-        for demand in asked:
+        for one in asked:
             check_enough(
                 corpus,
-                context_length=demand.context_length,
-                global_batch_size=demand.global_batch_size,
-                eval_tokens=demand.eval_tokens,
+                context_length=one.context_length,
+                global_batch_size=one.global_batch_size,
+                eval_tokens=one.eval_tokens,
             )
-            if demand.samples is not None:
+            if one.samples is not None:
                 check_epochs(
                     corpus,
-                    context_length=demand.context_length,
-                    samples=demand.samples,
+                    context_length=one.context_length,
+                    samples=one.samples,
                     loop=data["loop"],
                 )
-            if demand.vocab_size not in looked_at:
-                looked_at.add(demand.vocab_size)
+            if one.vocab_size not in looked_at:
+                looked_at.add(one.vocab_size)
                 for _, source in sources_of(corpus):
-                    check_ids(source, demand.vocab_size, in_full=False)
+                    check_ids(source, one.vocab_size, in_full=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ import numpy as np
 from gptopt.data.corpus import Corpus, DataError, MissingDataError, Stretch, TokenSource
 from gptopt.data.hashing import fingerprint
 from gptopt.data.shards import Shard, Shards, sampled_sha256
+
+log = logging.getLogger(__name__)
 
 
 class Stored(NamedTuple):
@@ -39,6 +42,8 @@ def corpus_of_files(
 ) -> Corpus:
     """The corpus of both, or of ``train`` with its tail held out.
 
+    Files of one part with the same content are told of in a warning: they are read twice.
+
     The fingerprint is the sha256 over part, name and sampled contents of all files, and over
     ``val_split`` where there is one.
 
@@ -57,6 +62,10 @@ def corpus_of_files(
         for part, stored in parts.items()
         for name, path in stored.files.items()
     }
+    first: dict[tuple[str, str], str] = {}
+    for (part, name), sample in samples.items():
+        if (earlier := first.setdefault((part, sample), name)) != name:
+            log.warning("data.%s: %s has the content of %s: both are read", part, name, earlier)
     held_out = {sample: name for (part, name), sample in samples.items() if part == "val"}
     for name, path in train.files.items():
         if (other := held_out.get(samples["train", name])) is not None:

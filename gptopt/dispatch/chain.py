@@ -32,7 +32,7 @@ def submit(record: Record, cluster: Cluster, jobs: Sequence[str], arguments: Seq
         SubmissionError: SLURM refuses.
     """
     asked = {
-        "job-name": f"{slurm.name(record)}-next",
+        "job-name": slurm.next_name(record),
         "output": f"{str(record.logs).replace('%', '%%')}/%j_next.out",
         "dependency": f"afterany:{':'.join(jobs)}",
         "ntasks": 1,
@@ -52,4 +52,6 @@ def submit(record: Record, cluster: Cluster, jobs: Sequence[str], arguments: Seq
             raise SubmissionError(f"No job waits for the stage. {error.stderr.strip()}") from None
         except (OSError, subprocess.SubprocessError) as error:
             raise SubmissionError(f"No job waits for the stage. {error}") from None
-    return answer.strip().split(";")[0]
+    job = answer.strip().split(";")[0]
+    record.note_next(job)
+    return job

@@ -163,7 +163,8 @@ def _enqueue(record: Record, cluster: Cluster) -> Submission:
         except (OSError, subprocess.SubprocessError) as error:
             raise SubmissionError(f"Nothing was submitted. {error}") from None
     record.note_jobs(job, rows, apart=False)
-    return Submission(f"{len(rows)} runs in the queue, job {job}; logs: {record.logs}", [job])
+    told = f"{len(rows)} run{'s' * (len(rows) != 1)} in the queue, job {job}"
+    return Submission(f"{told}; logs: {record.logs}", [job])
 
 
 def _work_here(record: Record, cluster: Cluster) -> Submission:

@@ -94,7 +94,8 @@ def cancel(record: Record) -> int:
         return 0
     answer = run("squeue", "--me", "--array", "--noheader", "-o", "%F %T %j")
     entries = [line.split(maxsplit=2) for line in answer.splitlines()]
-    ours = [entry for entry in entries if entry[0] in known and entry[2] == name(record)]
+    names = (name(record), next_name(record))
+    ours = [entry for entry in entries if entry[0] in known and entry[2] in names]
     running = ["RUNNING"] * (record.directory / DISBATCH).is_dir()  # it saves and ends by itself
     if jobs := sorted({job for job, state, _ in ours if state not in running}):
         run("scancel", *jobs)
@@ -104,6 +105,11 @@ def cancel(record: Record) -> int:
 def name(record: Record) -> str:
     """What the jobs of ``record`` are called."""
     return f"gptopt-{record.directory.parent.name}"
+
+
+def next_name(record: Record) -> str:
+    """What the job is called that goes on with the next stage."""
+    return f"{name(record)}-next"
 
 
 def notice(cluster: Cluster) -> int:
@@ -176,6 +182,7 @@ def _queued() -> Queue:
     for line in ask("squeue", "--me", "--array", "--noheader", *form).splitlines():
         job, element, state, reason = line.split(maxsplit=3)
         number = int(element) if element.isdigit() else None
+        reason = "" if reason == "None" else reason
         found[job, number] = Place(job if number is None else f"{job}_{number}", state, reason)
     return found
 

@@ -60,8 +60,9 @@ def submit(record: Record, cluster: Cluster) -> Submission:
                 record.note_jobs(jobs[-1], rows, apart=False)
             else:
                 record.note_jobs(jobs[-1], rows[start : start + limit])
-    plural = "s" * (len(jobs) > 1)
-    message = f"{len(rows)} runs in the queue, job{plural} {', '.join(jobs)}; logs: {record.logs}"
+    many, plural = "s" * (len(rows) != 1), "s" * (len(jobs) > 1)
+    told = f"{len(rows)} run{many} in the queue, job{plural} {', '.join(jobs)}"
+    message = f"{told}; logs: {record.logs}"
     return Submission(message, jobs=jobs)
 
 

@@ -190,18 +190,16 @@ class InputOptimizer(MatrixOptimizer):
         """
         found: dict[str, dict[str, Tensor | float]] = {}
         for group in self.param_groups:
+            kept = {"moment"} if group["ema_beta"] > 0 else set()
+            kept |= {"inverse"} if group["refresh_every"] > 1 else set()
             names = dict(zip(group["params"], group["param_names"], strict=True))
             for params in self._batches(group):
-                states = [self.state[param] for param in params]
-                if group["ema_beta"] > 0:
-                    moment = torch.stack([state["moment"] for state in states])
-                else:
-                    moment = self.inputs.take(params)
+                if not kept <= self.state.get(params[0], {}).keys():
+                    continue  # float16 has left out every step so far
+                state = {n: torch.stack([self.state[param][n] for param in params]) for n in kept}
+                moment = state["moment"] if "moment" in kept else self.inputs.take(params)
                 c = damped(moment, self.damping(group))
-                if group["refresh_every"] > 1:
-                    p = torch.stack([state["inverse"] for state in states])
-                else:
-                    p = self.inverse(c, group)
+                p = state["inverse"] if "inverse" in kept else self.inverse(c, group)
                 residual = torch.linalg.matrix_norm(c @ p @ c - c) / torch.linalg.matrix_norm(c)
                 c_norm, p_norm = (spectral_norm(x, steps=POWER_STEPS).flatten() for x in (c, p))
                 for place, param in enumerate(params):

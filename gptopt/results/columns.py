@@ -1,4 +1,13 @@
-"""Names and meanings of the columns of the two tables: an interface, kept when code changes."""
+"""Names and meanings of the columns of the tables: an interface, kept when code changes."""
+
+from __future__ import annotations
+
+import functools
+
+from gptopt.config.identity import IDENTITY_NODES
+
+VERSION = 2
+"""Counts up when a column is added; none is ever renamed or given another meaning."""
 
 RUN_TEXTS = {
     "run_id": "identity of the run: a hash of what it was asked to do; unique in the table",
@@ -28,6 +37,8 @@ RUN_NUMBERS = {
     "seconds": "training time over all attempts, without evaluation and checkpoints",
     "tokens_per_second": "median over the logged rows",
     "parameters": "trainable parameters",
+    "flops_per_token": "6 x parameters without embeddings: forward and backward (Kaplan et al. "
+    "2020), attention and optimizer not counted",
     "attempts": "how often the run was started",
     "started": "Unix time of the first start",
 }
@@ -47,3 +58,22 @@ METRIC_COLUMNS = {
     "step_ms": "milliseconds per optimizer step since the row before",
     "optimizer_ms": "milliseconds of the optimizer's own work per step",
 }
+DIAGNOSTIC_COLUMNS = {
+    "run_id": "joins the table of runs",
+    "attempt": "which start of the run logged the row, from 1",
+    "step": "optimizer steps done",
+    "name": "what was measured; the keys of nested objects are joined by `/`",
+    "value": "the number",
+}
+
+SEEDS = ("training.training_params.seed", "training.training_params.data_seed")
+TRIAL = (*IDENTITY_NODES, "checkpoint.init_from")
+"""Runs that agree below these keys, seeds apart, are one trial."""
+WORKLOAD = ("model", "data", "derived.context_length", "derived.total_tokens")
+"""Runs that agree below these keys may be compared with each other."""
+
+
+@functools.cache
+def below(key: str, nodes: tuple[str, ...]) -> bool:
+    """Whether the dotted ``key`` is one of ``nodes`` or lies below one."""
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from gptopt.results.columns import SEEDS, TRIAL, WORKLOAD, below
 from gptopt.results.load import records
-from gptopt.results.read import SEEDS
+from gptopt.results.select import ABSENT, shown
 from gptopt.results.stats import BASELINE, best_trials, trials
+from gptopt.state import ExitCode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +37,14 @@ SAME_AT_BEST = {
 }
 """Settings beside the optimizer that the best trials should share, or a reader must know."""
 SEEDED = (*SEEDS, "derived.global_batch_size")
+ESSENTIAL = ("run.fingerprints.data", "run.fingerprints.eval")
+"""Of ``SAME``, what two sides must share: a loss on other tokens is another quantity."""
+
+
+class UnlikeError(ValueError):
+    """Two sides that cannot be compared; ends a process with 65."""
+
+    exit_code = ExitCode.DATA
 
 
 def warnings(runs: pd.DataFrame) -> list[str]:
@@ -43,7 +54,80 @@ def warnings(runs: pd.DataFrame) -> list[str]:
         runs: Rows of ``Runs.runs``, of one workload.
     """
     best = records(best_trials(trials(runs)))
-    return [*_unlike(runs), *_unlike_settings(runs, best), *_untuned(best), *_lost(runs)]
+    found = [*_unlike(runs), *_unlike_starts(runs), *_dirty(runs)]
+    found += [*_unlike_settings(runs, best), *_untuned(best)]
+    if best and all(row["optimizer"] != BASELINE for row in best):
+        found.append(f"No run of {BASELINE} has ended, so there is no baseline to compare with.")
+    return [*found, *_lost(runs)]
+
+
+def obstacles(a: pd.DataFrame, b: pd.DataFrame, *, compared: Collection[str]) -> list[str]:
+    """Reasons why two sides cannot be compared at all, a sentence each.
+
+    Args:
+        a, b: Rows of ``Runs.runs``.
+        compared: Columns in which they are meant to differ.
+    """
+    import pandas as pd
+
+    both = pd.concat([a, b])
+    keys = [key for key in map(str, both) if below(key, WORKLOAD)]
+    found = [
+        f"One side has runs with {key} {_listed(side, key)}: choose one of them."
+        for side in (a, b)
+        for key in keys
+        if len(_texts(side, key)) > 1
+    ]
+    found += [
+        f"{key} is {_listed(a, key)} and {_listed(b, key)}."
+        for key in _unequal(a, b, keys)
+        if key not in compared
+    ]
+    found += [
+        f"The runs have different {SAME[key]}: {_listed(a, key)} and {_listed(b, key)}."
+        for key in _unequal(a, b, ESSENTIAL)
+        if [ABSENT] not in (_texts(a, key), _texts(b, key))
+    ]
+    # Another model starts from other weights, and another context length reads in another order.
+    alike = not any(below(key, WORKLOAD) for key in compared)
+    return [*found, *(_unlike_starts(both) if alike else [])]
+
+
+def doubts(
+    runs: pd.DataFrame, best: list[dict[str, Any]], *, compared: Collection[str]
+) -> list[str]:
+    """Reasons to doubt a comparison of two sides, a sentence each.
+
+    Args:
+        runs: Rows of ``Runs.runs`` of both sides, with the side's name as ``optimizer``.
+        best: The best trial of each, as ``best_trials`` gives it.
+        compared: Columns in which they are meant to differ; the optimizer's always are.
+    """
+    a, b = (
+        runs[(runs["trial"] == row["trial"]) & (runs["optimizer"] == row["optimizer"])]
+        for row in best
+    )
+    meant = (*WORKLOAD, "optimizer", *SEEDS, *compared)
+    keys = [key for key in map(str, runs) if below(key, TRIAL) and not below(key, meant)]
+    found = [
+        f"The best trials differ in {key}: {_listed(a, key)} and {_listed(b, key)}."
+        for key in _unequal(a, b, keys)
+    ]
+    if any(ABSENT in _texts(runs, key) for key in ESSENTIAL):
+        found.append("Not all runs tell what they were trained and evaluated on.")
+    return [*found, *_unlike(runs), *_dirty(runs), *_untuned(best), *_lost(runs)]
+
+
+def _unequal(a: pd.DataFrame, b: pd.DataFrame, keys: Collection[str]) -> list[str]:
+    return [key for key in keys if _texts(a, key) != _texts(b, key)]
+
+
+def _texts(runs: pd.DataFrame, key: str) -> list[str]:
+    return sorted(set(map(shown, runs[key]))) if key in runs else [ABSENT]
+
+
+def _listed(runs: pd.DataFrame, key: str) -> str:
+    return " or ".join(_texts(runs, key))
 
 
 def _unlike(runs: pd.DataFrame) -> list[str]:
@@ -52,13 +136,23 @@ def _unlike(runs: pd.DataFrame) -> list[str]:
         if column in runs and runs[column].nunique() > 1:
             counts = ", ".join(f"{v} ({n} runs)" for v, n in runs[column].value_counts().items())
             found.append(f"The runs have different {what}: {counts}.")
-    seeded = [column for column in SEEDED if column in runs]
-    for column, what in SAME_PER_SEED.items():
-        if column in runs and (runs.groupby(seeded, dropna=False)[column].nunique() > 1).any():
-            found.append(f"Runs with the same seed have different {what}.")
-    if "run.git.dirty" in runs and (dirty := runs["run.git.dirty"].eq(True).sum()):
-        found.append(f"{dirty} of {len(runs)} runs were made by code with uncommitted changes.")
     return found
+
+
+def _unlike_starts(runs: pd.DataFrame) -> list[str]:
+    groups = runs.groupby([column for column in SEEDED if column in runs], dropna=False)
+    return [
+        f"Runs with the same seed have different {what}."
+        for column, what in SAME_PER_SEED.items()
+        if column in runs and (groups[column].nunique() > 1).any()
+    ]
+
+
+def _dirty(runs: pd.DataFrame) -> list[str]:
+    count = runs["run.git.dirty"].eq(True).sum() if "run.git.dirty" in runs else 0
+    return [f"{count} of {len(runs)} runs were made by code with uncommitted changes."] * bool(
+        count > 0
+    )
 
 
 def _unlike_settings(runs: pd.DataFrame, best: list[dict[str, Any]]) -> list[str]:
@@ -101,8 +195,6 @@ def _untuned(best: list[dict[str, Any]]) -> list[str]:
     lone = [row["optimizer"] for row in best if row["n"] == 1]
     if lone:
         found.append(f"One seed has no spread: nothing is known of {', '.join(lone)} beyond it.")
-    if best and all(row["optimizer"] != BASELINE for row in best):
-        found.append(f"No run of {BASELINE} has ended, so there is no baseline to compare with.")
     return found
 
 

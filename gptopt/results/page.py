@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --warn: #b45309; }
-@media (prefers-color-scheme: dark) { :root { --warn: #f5b041; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
-h1, h2 { line-height: 1.25; overflow-wrap: anywhere; }
-.warnings { border-left: 4px solid var(--warn); background: var(--soft); padding: .6rem 1rem; }
-.warnings ul { margin: 0; padding-left: 1.1rem; } .warnings, pre { overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; }
-th, td { white-space: nowrap; vertical-align: top; } td:last-child { white-space: normal; }
-figure { margin: 1.5rem 0; } figcaption { font-size: .85rem; opacity: .8; }
-figure img { max-width: min(100%, 42rem); height: auto; background: #fff; border-radius: 4px; }
-pre { background: var(--soft); padding: .8rem; white-space: pre-wrap; font-size: .85rem; }
-"""
+HERE = Path(__file__).parent
+STYLE, SCRIPT = HERE / "page.css", HERE / "page.js"
+FOLDED_ROWS = 25
+"""A table with more rows is folded, has a search field and scrolls in itself."""
+
+FEW_COLUMNS = 3
+"""A table with no more has sentences in its last one, which are wrapped."""
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading; level 1 is the page's title."""
+    """A heading; level 1 is the page's title, those of level 2 are its table of contents."""
 
     text: str
     level: int
@@ -49,7 +42,7 @@ class Warnings:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below a head."""
+    """Rows of text below a head; on the page a click on the head sorts them."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -71,17 +64,37 @@ class Code:
     text: str
 
 
-Block = Heading | Text | Warnings | Table | Image | Code
+@dataclass(frozen=True)
+class Link:
+    """A file beside the page, and what it is."""
+
+    file: str
+    text: str
 
 
-def to_html(blocks: Iterable[Block], title: str) -> str:
-    """A page that needs nothing beside it and follows the reader's light or dark theme."""
-    body = "\n".join(_html(block) for block in blocks)
+Block = Heading | Text | Warnings | Table | Image | Code | Link
+
+
+def to_html(blocks: Sequence[Block], title: str) -> str:
+    """A page that needs nothing beside it and follows the reader's light or dark theme.
+
+    Args:
+        blocks: The first one is the heading of level 1.
+        title: In the window's bar.
+    """
+    sections = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
+    places = iter(range(len(sections)))
+    body = []
+    for are_figures, group in itertools.groupby(blocks, lambda block: isinstance(block, Image)):
+        parts = [_html(block, places) for block in group]
+        body += ['<div class="figures">', *parts, "</div>"] if are_figures else parts
+    body.insert(1, _contents(sections))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
+        '<link rel="icon" href="data:,">\n'  # or a browser asks for one
+        f"<title>{escape(title)}</title>\n<style>\n{STYLE.read_text()}</style>\n</head>\n"
+        f"<body>\n{chr(10).join(body)}\n<script>\n{SCRIPT.read_text()}</script>\n</body>\n</html>\n"
     )
 
 
@@ -90,24 +103,23 @@ def to_markdown(blocks: Iterable[Block]) -> str:
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"
 
 
-def _html(block: Block) -> str:
+def _contents(sections: Sequence[str]) -> str:
+    links = (f'<li><a href="#part-{n}">{escape(text)}</a></li>' for n, text in enumerate(sections))
+    return f"<nav><ul>{''.join(links)}</ul></nav>"
+
+
+def _html(block: Block, places: Iterator[int]) -> str:
     match block:
         case Heading(text, level):
-            return f"<h{level}>{escape(text)}</h{level}>"
+            place = f' id="part-{next(places)}"' if level == 2 else ""
+            return f"<h{level}{place}>{escape(text)}</h{level}>"
         case Text(text):
             return f"<p>{escape(text)}</p>"
         case Warnings(items):
             listed = "".join(f"<li>{escape(item)}</li>" for item in items)
             return f'<div class="warnings"><ul>{listed}</ul></div>'
         case Table(head, rows):
-            cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-            lines = "".join(
-                f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
-            )
-            return (
-                f'<div class="scroll"><table><thead><tr>{cells}</tr></thead>\n'
-                f"<tbody>{lines}</tbody></table></div>"
-            )
+            return _table(head, rows)
         case Image(png, stem, caption):
             source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
             return (
@@ -116,6 +128,23 @@ def _html(block: Block) -> str:
             )
         case Code(text):
             return f"<pre>{escape(text)}</pre>"
+        case Link(file, text):
+            return f'<p><a href="{escape(file)}">{escape(file)}</a>: {escape(text)}</p>'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+    )
+    kind = ' class="wrapped"' if len(head) <= FEW_COLUMNS else ""
+    table = f"<table{kind}><thead><tr>{cells}</tr></thead>\n<tbody>{lines}</tbody></table>"
+    if len(rows) <= FOLDED_ROWS:
+        return f'<div class="scroll">{table}</div>'
+    return (
+        f'<details class="long"><summary>{len(rows)} rows</summary>'
+        f'<div class="scroll">{table}</div></details>'
+    )
 
 
 def _markdown(block: Block) -> str:
@@ -134,3 +163,5 @@ def _markdown(block: Block) -> str:
             return f"![]({stem}.png)\n\n{caption} [PDF]({stem}.pdf)"
         case Code(text):
             return f"```\n{text}\n```"
+        case Link(file, text):
+            return f"[{file}]({file}): {text}"

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
+import re
 import shlex
-import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from gptopt import layout
-from gptopt.config.identity import IDENTITY_NODES
 from gptopt.files import read_json
+from gptopt.results.columns import SEEDS, TRIAL, WORKLOAD, below
+from gptopt.results.events import Rows, merge, number, read_rows
 from gptopt.state import read_state
 
 Problems = Counter[tuple[str, str]]
 """How often something was left out, by path and reason."""
-
-PARAMS = "training.training_params"
-SEEDS = (f"{PARAMS}.seed", f"{PARAMS}.data_seed")
-TRIAL = (*IDENTITY_NODES, "checkpoint.init_from")
-"""Runs that agree below these keys, seeds apart, are one trial."""
-WORKLOAD = ("model", "data", "derived.context_length", "derived.total_tokens")
-"""Runs that agree below these keys may be compared with each other."""
+Row = dict[str, str | int | float | bool | None]
 
 BULK = ("run.data", "run.parameters.table")
 """Provenance of a row per file or tensor: too long for a table of runs."""
@@ -35,107 +33,59 @@ BULK = ("run.data", "run.parameters.table")
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_run(run: Path, problems: Problems) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
-    """Reads one run directory.
+@dataclass(frozen=True)
+class Read:
+    """What one directory held; ``row`` is None for what is no run of ours."""
 
-    Returns:
-        The row of the run and its rows of metrics, or None for what is no run of ours.
-    """
-    config = _read_yaml(run / layout.RESOLVED, problems)
-    asked = dict(_leaves(config)) if isinstance(config, dict) else {}
+    row: Row | None
+    rows: Rows
+    problems: Problems
+
+
+def read_run(run: Path) -> Read:
+    """Reads one run directory; no content of it raises."""
+    problems: Problems = Counter()
+    asked = _read_config(run / layout.RESOLVED, problems)
     if not isinstance(asked.get("derived.run_id"), str):
         problems[str(run / layout.RESOLVED), "holds no derived.run_id"] += 1
-        return None
-    attempts = {number: read_events(file, problems) for number, file in layout.metrics_files(run)}
-    rows, superseded = merge_attempts(attempts)
-    for number, count in superseded.items():
-        problems[str(layout.metrics_file(run, number)), "repeated by a later attempt"] += count
-    starts = [e["time"] for events in attempts.values() for e in events if e["event"] == "start"]
-    summary = _summary(run, asked, rows) | {"started": starts[0] if starts else None}
-    return summary, [{"run_id": summary["run_id"]} | row for row in rows]
+        return Read(None, read_rows([], 0), problems)
+    files = layout.metrics_files(run)
+    attempts = [read_metrics(file, number, problems) for number, file in files]
+    rows, superseded = merge(attempts)
+    for place, count in superseded.items():
+        problems[str(files[place][1]), "repeated by a later attempt"] += count
+    starts = [start for attempt in attempts for start in attempt.starts]
+    row = _summary(run, asked, rows) | {"started": starts[0] if starts else None}
+    return Read(row, rows, problems)
 
 
-def read_events(file: Path, problems: Problems) -> list[dict[str, Any]]:
+def read_metrics(file: Path, attempt: int, problems: Problems) -> Rows:
     """The complete rows of one attempt's metrics file, in its order.
 
-    A row is complete when its newline is there. Null is the value that the row's
-    ``nonfinite`` names, or else one that was not measured.
+    A row is complete when its newline is there.
     """
     try:
         *lines, rest = file.read_bytes().split(b"\n")
     except OSError as error:
         problems[str(file), f"cannot be read: {error.strerror}"] += 1
-        return []
-    events = [event for line in lines if (event := _parse(line))]
-    if len(events) < len(lines):
-        problems[str(file), "line that is no row of metrics"] += len(lines) - len(events)
+        lines, rest = [], b""
+    rows = read_rows(lines, attempt)
+    if rows.lost:
+        problems[str(file), "line that is no row of metrics"] += rows.lost
     if rest:
         problems[str(file), "last line cut off"] += 1
-    return events
+    return rows
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """One row of metrics as numbers; None for anything else that a line may hold."""
-    try:
-        row = json.loads(line)
-        event, step = row["event"], row["start_step" if row["event"] == "start" else "step"]
-        if not isinstance(event, str) or type(step) is not int or not 0 <= step < 2**63:
-            return None
-        if event in ("start", "stop"):
-            return {"event": event, "step": step, "time": _number(row.get("time"))}
-        measured = row | row.get("nonfinite", {})
-        numbers = {
-            key: float(value)
-            for key, value in measured.items()
-            if key not in ("event", "step", "nonfinite") and value is not None
-        }
-    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
-        return None
-    return {"event": event, "step": step} | numbers
-
-
-def merge_attempts(
-    attempts: Mapping[int, list[dict[str, Any]]],
-) -> tuple[list[dict[str, Any]], Counter[int]]:
-    """The measurements of a run that was interrupted and resumed, as if it never was.
-
-    Of each attempt, rows up to the first step of every later attempt are kept.
-
-    Returns:
-        The rows with their ``attempt``, in order, and how many rows of which attempt a
-        later one repeated.
-    """
-    kept: list[dict[str, Any]] = []
-    superseded: Counter[int] = Counter()
-    horizon = math.inf
-    for number in sorted(attempts, reverse=True):
-        events = attempts[number]
-        measured = [e for e in events if e["event"] not in ("start", "stop")]
-        valid = [{"attempt": number} | e for e in measured if e["step"] <= horizon]
-        if len(valid) < len(measured):
-            superseded[number] = len(measured) - len(valid)
-        kept = valid + kept
-        if events:
-            # An attempt whose first row was lost took over before its first row that is left.
-            first = events[0]
-            horizon = min(horizon, first["step"] - (first["event"] != "start"))
-    return kept, superseded
-
-
-def _summary(run: Path, asked: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(run: Path, asked: Row, rows: Rows) -> Row:
     """The row of a run: standard columns, then provenance, then every leaf of its config."""
     provenance = read_json(run / layout.PROVENANCE)
     kept = dict(_leaves(provenance, "run")) if isinstance(provenance, dict) else {}
     made = {key: value for key, value in kept.items() if not below(key, BULK)}
     state = read_state(run)
-    best = min(
-        (row for row in rows if math.isfinite(row.get("val_loss", math.nan))),
-        key=lambda row: row["val_loss"],
-        default={},
-    )
-    speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
-    finite = [speed for speed in speeds if math.isfinite(speed)]
-    standard = {
+    best_loss, best_step = _best(rows)
+    weights = number(made.get("run.parameters.non_embedding"))
+    standard: Row = {
         "run_id": asked["derived.run_id"],
         "path": str(run),
         "model": str(asked.get("model.name", "unknown")),
@@ -145,20 +95,21 @@ def _summary(run: Path, asked: dict[str, Any], rows: list[dict[str, Any]]) -> di
         "sweep": _text(asked.get("paths.sweep")),
         "state": state.state,
         "reason": state.reason,
-        "step": max(state.step, rows[-1]["step"] if rows else 0),
-        "max_steps": _number(asked.get("derived.max_steps", state.max_steps)),
-        "tokens": _last(rows, "tokens"),
-        "total_tokens": _number(asked.get("derived.total_tokens")),
+        "step": max(state.step, int(rows.step[-1]) if len(rows) else 0),
+        "max_steps": number(asked.get("derived.max_steps", state.max_steps)),
+        "tokens": rows.last("tokens"),
+        "total_tokens": number(asked.get("derived.total_tokens")),
         "attempts": state.attempt,
-        "seed": _number(asked.get(SEEDS[0])),
-        "lr": _number(asked.get("optimizer.optimizer_params.lr")),
-        "final_train_loss": _last(rows, "train_loss"),
-        "final_val_loss": _last(rows, "val_loss"),
-        "best_val_loss": best.get("val_loss"),
-        "best_val_step": best.get("step"),
-        "seconds": _last(rows, "seconds"),
-        "tokens_per_second": statistics.median(finite) if finite else None,
-        "parameters": _number(made.get("run.parameters.total")),
+        "seed": number(asked.get(SEEDS[0])),
+        "lr": number(asked.get("optimizer.optimizer_params.lr")),
+        "final_train_loss": rows.last("train_loss"),
+        "final_val_loss": rows.last("val_loss"),
+        "best_val_loss": best_loss,
+        "best_val_step": best_step,
+        "seconds": rows.last("seconds"),
+        "tokens_per_second": _median(rows, "tokens_per_second"),
+        "parameters": number(made.get("run.parameters.total")),
+        "flops_per_token": None if weights is None else 6 * weights,
         "overrides": _overrides(run),
         "workload": _digest({k: v for k, v in asked.items() if below(k, WORKLOAD)}),
         "trial": _digest({k: v for k, v in asked.items() if below(k, TRIAL) and k not in SEEDS}),
@@ -166,38 +117,65 @@ def _summary(run: Path, asked: dict[str, Any], rows: list[dict[str, Any]]) -> di
     return made | asked | standard
 
 
-def _last(rows: list[dict[str, Any]], key: str) -> float | None:
-    """The last logged value; infinite when it was not finite, None when there is none."""
-    last = next((row[key] for row in reversed(rows) if key in row), None)
-    return math.inf if last is not None and not math.isfinite(last) else last
+def _best(rows: Rows) -> tuple[float | None, int | None]:
+    """The lowest finite validation loss and the first step that had it."""
+    losses = rows.values.get("val_loss", np.full(len(rows), np.nan))
+    finite = np.where(np.isfinite(losses), losses, np.inf)
+    place = int(finite.argmin()) if len(finite) else 0
+    if not len(finite) or not math.isfinite(finite[place]):
+        return None, None
+    return float(finite[place]), int(rows.step[place])
 
 
-def _number(value: Any) -> int | float | None:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if usable and abs(value) < 2**63 else None
+def _median(rows: Rows, name: str) -> float | None:
+    values = rows.values.get(name, np.zeros(0))
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else None
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _read_yaml(file: Path, problems: Problems) -> Any:
+def _read_config(file: Path, problems: Problems) -> Row:
+    """The leaves of a resolved config by dotted key; none when it cannot be read.
+
+    The runs of a sweep share most blocks below a top-level key, so each is read once.
+    """
     try:
-        return yaml.load(file.read_bytes(), Loader=_YAML_LOADER)
+        text = file.read_text(encoding="utf-8")
+        return _by_blocks(text) or _leaves_of(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         problems[str(file), f"cannot be read: {type(error).__name__}"] += 1
-        return None
+        return {}
+
+
+def _by_blocks(text: str) -> Row:
+    """The leaves of a plain mapping, block by block; empty when that may differ from the whole."""
+    head, *blocks = re.split(r"(?m)^(?=[A-Za-z_])", text)
+    names = [block.partition(":")[0] for block in blocks]
+    if head or len({*names}) < len(names) or re.search(r"(?m)^(---|\.\.\.)", text):
+        return {}
+    try:
+        return {key: value for block in blocks for key, value in _leaves_of(block).items()}
+    except (ValueError, RecursionError, yaml.YAMLError):
+        return {}  # a block may end in the middle of what YAML takes for one value
+
+
+@functools.lru_cache(maxsize=4096)
+def _leaves_of(text: str) -> Row:
+    """The leaves of a YAML document; do not write to it. Of what is no mapping, none."""
+    document = yaml.load(text, Loader=_YAML_LOADER)
+    return dict(_leaves(document)) if isinstance(document, dict) else {}
 
 
 def _overrides(run: Path) -> str | None:
     """What was typed behind ``python run_hydra.py`` for this run, quoted for a shell."""
-    typed = _read_yaml(run / layout.OVERRIDES, Counter())
+    try:
+        typed = yaml.load((run / layout.OVERRIDES).read_bytes(), Loader=_YAML_LOADER)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
     return shlex.join(map(str, typed)) if isinstance(typed, list) else None
-
-
-def below(key: str, nodes: tuple[str, ...]) -> bool:
-    """Whether the dotted ``key`` is one of ``nodes`` or lies below one."""
-    return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -208,10 +186,12 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, key)
         elif isinstance(value, list):
             yield key, json.dumps(value, default=str)
-        else:
+        elif value is None or isinstance(value, (str, int, float)):
             yield key, value
+        else:
+            yield key, str(value)
 
 
-def _digest(leaves: dict[str, Any]) -> str:
+def _digest(leaves: Row) -> str:
     text = json.dumps(leaves, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

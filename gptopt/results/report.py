@@ -2,58 +2,45 @@
 
 from __future__ import annotations
 
-import math
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gptopt import files, layout
+from gptopt.results import report_tables as tables
 from gptopt.results.fairness import warnings
-from gptopt.results.load import Paths, Runs, load, records, swept
+from gptopt.results.load import Paths, Runs, load
 from gptopt.results.page import (
     Block,
     Code,
     Heading,
     Image,
+    Link,
     Table,
     Text,
     Warnings,
     to_html,
     to_markdown,
 )
+from gptopt.results.repeat import sweep_file
 from gptopt.results.stats import BASELINE, best_trials, trials
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OVERVIEW = [
-    "model",
-    "dataset",
-    "optimizer",
-    "lr",
-    "seed",
-    "state",
-    "step",
-    "max_steps",
-    "final_val_loss",
-    "best_val_loss",
-    "final_train_loss",
-    "seconds",
-    "tokens_per_second",
-]
-FORMATS = {
-    "final_val_loss": ".4f",
-    "best_val_loss": ".4f",
-    "final_train_loss": ".4f",
-    "seconds": ".1f",
-    "tokens_per_second": ".0f",
-}
+    from gptopt.results.style import Plot
+
 JUDGED = (
     "A trial is one setting of the hyperparameters over its seeds, judged by the mean validation "
     "loss (nats per token) at the end of its runs. The interval is that of the mean by Student's "
-    "t (95 %). Gap and p compare with the best trial of {baseline} (Welch's test, two-sided, not "
-    "corrected for several comparisons). The best trial was chosen by the same runs, which "
-    "neither knows."
+    "t (95 %). Gap and p compare with the best trial of {baseline}: Welch's test, two-sided; the "
+    "last p holds for all comparisons of the table together (Holm). The best trial was chosen by "
+    "the same runs, which no p knows."
 )
+REPEAT = "repeat.json"
+SMOOTHED_ROWS = 5
+"""Logged rows that a point of the training loss is the mean of: each is the loss of one batch."""
+LAYER_MEASURES = ("relative_update", "update_spectral_norm", "weight_spectral_norm", "step_size")
 
 
 def table(paths: Paths) -> pd.DataFrame:
@@ -62,18 +49,16 @@ def table(paths: Paths) -> pd.DataFrame:
     Raises:
         ValueError: If there is no run.
     """
-    return _overview(_load_some(paths).runs)
+    return tables.overview(_load_some(paths).runs)
 
 
 def report(paths: Paths, out: Path) -> Path:
-    """Writes report.html, report.md, runs.csv and figures/ into ``out``.
+    """Writes report.html, report.md, runs.csv, repeat.json and figures/ into ``out``.
 
-    Args:
-        paths: Directories of runs.
-        out: Created when missing; files of an earlier report are replaced.
+    Files of these names are replaced, others stay.
 
     Returns:
-        The path of report.html.
+        The path of the page.
 
     Raises:
         ValueError: If there is no run.
@@ -89,10 +74,13 @@ def report(paths: Paths, out: Path) -> Path:
         for block in (Text(f"{title}:"), Warnings(items))
         if items
     ]
-    blocks += [Heading("What was run", 2), _provenance(found.runs)]
+    blocks += [Heading("What was run", 2), tables.provenance(found.runs)]
+    blocks += [tables.budget(found.runs), *_failures(found.runs)]
     for title, part in workloads.items():
         blocks += _results(title, part, out)
-    blocks += _repeat(found.runs)
+    if len(workloads) > 1:
+        blocks += _across(found, out)
+    blocks += _repeat(found.runs, out)
     blocks += _left_out(found.problems)
     found.runs.to_csv(out / "runs.csv", index=False)
     files.write(out / "report.md", to_markdown(blocks))
@@ -112,11 +100,7 @@ def _load_some(paths: Paths) -> Runs:
     return found
 
 
-def _overview(runs: pd.DataFrame) -> pd.DataFrame:
-    extra = [column for column in swept(runs) if column != "optimizer.optimizer_params.lr"]
-    place = OVERVIEW.index("state")
-    columns = [*OVERVIEW[:place], *extra, *OVERVIEW[place:], "run_name"]
-    return runs.sort_values(["model", "dataset", "optimizer", "lr", "seed"])[columns]
+# --- one workload -------------------------------------------------------------------------------
 
 
 def _results(title: str, part: Runs, out: Path) -> list[Block]:
@@ -126,88 +110,108 @@ def _results(title: str, part: Runs, out: Path) -> list[Block]:
     if best.empty:
         blocks.append(Text("No run has ended yet."))
     else:
-        blocks += [_best_table(best), Text(JUDGED.format(baseline=BASELINE))]
-    blocks += _figures(layout.safe_name(title.replace(",", "").replace(" ", "-")), part, out)
-    runs = _overview(part.runs).drop(columns=["model", "dataset"])
-    rows = [[_cell(name, row[name]) for name in map(str, runs)] for row in records(runs)]
-    return [*blocks, Heading(f"All runs: {title}", 2), Table(list(map(str, runs)), rows)]
+        blocks += [tables.best(best), Text(JUDGED.format(baseline=BASELINE))]
+    figures = _Figures(out, layout.safe_name(title.replace(",", "").replace(" ", "-")))
+    for heading, drawn in _drawn(part, best).items():
+        images = [block for kind, plot in drawn.items() for block in figures.blocks(kind, plot)]
+        blocks += [Heading(heading, 3), *images] if images else []
+    return [*blocks, Heading("All runs", 3), tables.all_runs(part.runs)]
 
 
-def _best_table(best: pd.DataFrame) -> Table:
-    head = ["optimizer", "lr", "validation loss ± sd", "seeds", "95 % interval"]
-    head += [f"gap to {BASELINE}", "p", "trials", "lr is the"]
-    rows = [
-        [
-            row["optimizer"],
-            f"{row['lr']:g}",
-            _join(" ± ", row["mean"], row["sd"]),
-            str(row["n"]),
-            _join(" to ", row["low"], row["high"]),
-            _number(row["gap"], "+.4f"),
-            "< 0.0001" if row["p"] < 1e-4 else _number(row["p"], ".4f"),
-            str(row["trials"]),
-            f"{row['edge']} tried" if row["edge"] else "",
-        ]
-        for row in records(best)
-    ]
-    return Table(head, rows)
-
-
-def _figures(name: str, part: Runs, out: Path) -> list[Block]:
+def _drawn(part: Runs, best: pd.DataFrame) -> dict[str, dict[str, Plot]]:
+    """The figures of one workload by heading and name."""
     # Here, so that a table needs no matplotlib.
     from gptopt.results import plots
 
     drawn = {
-        "best": plots.best_per_optimizer(part),
-        "learning-rates": plots.learning_rates(part),
-        "val-loss-steps": plots.loss_curves(part, x="step", loss="val_loss"),
-        "val-loss-tokens": plots.loss_curves(part, x="tokens", loss="val_loss"),
-        "val-loss-seconds": plots.loss_curves(part, x="seconds", loss="val_loss"),
-        "train-loss-steps": plots.loss_curves(part, x="step", loss="train_loss"),
+        "The best of each optimizer": {
+            "best": plots.best_per_optimizer(part),
+            "tuned-tokens": plots.tuned_curves(part, x="tokens", loss="val_loss"),
+            "tuned-seconds": plots.tuned_curves(part, x="seconds", loss="val_loss"),
+        },
+        "Tuning": {"learning-rates": plots.final_loss(part)},
+        "Every run": {
+            "val-loss-steps": plots.loss_curves(part, x="step", loss="val_loss"),
+            "train-loss-steps": plots.loss_curves(
+                part, x="step", loss="train_loss", smooth=SMOOTHED_ROWS
+            ),
+        },
+        "What a step costs": {"cost": plots.optimizer_cost(part)},
+        "Layers": {},
     }
+    tuning, layers = drawn["Tuning"], drawn["Layers"]
+    for axis in tables.numeric_axes(part.runs):
+        tuning[f"by-{axis.rpartition('.')[2]}"] = plots.final_loss(part, axis=axis)
+    for optimizer, (x, y) in tables.pairs(part.runs).items():
+        tuning[f"map-{optimizer}"] = plots.heat_map(part, optimizer=optimizer, x=x, y=y)
+    for optimizer in best["optimizer"]:
+        ablation = plots.ablation(part, optimizer=optimizer)
+        if set(ablation.data["setting"]) - {"", tables.RATE}:  # those have a figure already
+            tuning[f"ablation-{optimizer}"] = ablation
+    if len(best) and best["trials"].max() > 1:
+        tuning["best-of-k"] = plots.best_of_k(part)
+    if len(best) > 1:
+        drawn["What a step costs"]["cost-and-quality"] = plots.cost_and_quality(part)
+    if tables.is_diagnosed(part.runs):
+        logged = plots.measures(part)
+        for measure in (name for name in LAYER_MEASURES if name in logged):
+            layers[f"layers-{measure}"] = plots.layer_traces(part, measure=measure)
+    return drawn
+
+
+class _Figures:
+    """Writes figures beside the page."""
+
+    def __init__(self, out: Path, name: str) -> None:
+        self.out, self.name = out, name
+
+    def blocks(self, kind: str, plot: Plot) -> list[Block]:
+        """The figure and, of an ablation, its table; nothing of a figure that shows nothing."""
+        if plot.data.empty:
+            return []
+        stem = f"figures/{layout.safe_name(f'{self.name}-{kind}')}"
+        plot.save(self.out / stem)
+        image = Image((self.out / f"{stem}.png").read_bytes(), stem, plot.caption)
+        return [image, tables.ablation(plot.data)] if kind.startswith("ablation") else [image]
+
+
+# --- all workloads ------------------------------------------------------------------------------
+
+
+def _across(found: Runs, out: Path) -> list[Block]:
+    from gptopt.results import plots
+
+    figures = _Figures(out, "all")
+    blocks = figures.blocks("profile", plots.performance_profile(found))
+    blocks += figures.blocks("speed-up", plots.speed_up(found))
+    return [Heading("Across workloads", 2), *blocks] if blocks else []
+
+
+def _failures(runs: pd.DataFrame) -> list[Block]:
+    failed = runs[runs["state"].isin(["failed", "diverged"])]
+    if failed.empty:
+        return []
+    rows = failed[["run_name", "state", "reason"]].fillna("").astype(str).to_numpy().tolist()
+    return [Text("Runs that failed or diverged:"), Table(["run", "state", "reason"], rows)]
+
+
+def _repeat(runs: pd.DataFrame, out: Path) -> list[Block]:
+    text, unsaid = sweep_file(runs["overrides"].dropna())
+    lines = [f"python run_hydra.py {overrides}" for overrides in unsaid]
     blocks: list[Block] = []
-    for kind, plot in drawn.items():
-        if not plot.data.empty:
-            stem = f"figures/{name}-{kind}"
-            plot.save(out / stem)
-            blocks.append(Image((out / f"{stem}.png").read_bytes(), stem, plot.caption))
-    return blocks
-
-
-def _provenance(runs: pd.DataFrame) -> Table:
-    shown = {
-        "runs": "state",
-        "sweep": "sweep",
-        "model": "model",
-        "parameters": "run.parameters.total",
-        "without embeddings": "run.parameters.non_embedding",
-        "dataset": "dataset",
-        "training tokens per run": "total_tokens",
-        "code": "run.git.commit",
-        "uncommitted changes": "run.git.dirty",
-        "torch": "run.versions.torch",
-        "device": "run.device",
-        "threads": "run.threads",
-        "host": "run.host",
-    }
-    rows = [[label, _counts(runs[column])] for label, column in shown.items() if column in runs]
-    hours = runs["seconds"].sum() / 3600
-    rows += [["training time, all runs", f"{hours:.2f} h"]]
-    return Table(["", "value (runs)"], [row for row in rows if row[1]])
-
-
-def _counts(column: pd.Series) -> str:
-    """Each value with the number of runs that have it."""
-    counts = column.value_counts(sort=False)
-    return ", ".join(f"{_cell('', value)} ({n})" for value, n in counts.items())
-
-
-def _repeat(runs: pd.DataFrame) -> list[Block]:
+    if text:
+        files.write(out / REPEAT, text)
+        lines.insert(0, f"slurm_scripts/submit.sh {shlex.quote(str(out / REPEAT))}")
+        blocks.append(Link(REPEAT, "a sweep file of exactly these runs, apart from where they lie"))
+    commits = set(runs["run.git.commit"].dropna()) if "run.git.commit" in runs else set()
+    if len(commits) == 1 and lines:
+        lines.insert(0, f"git checkout {commits.pop()}")
+    if lines:
+        blocks.append(Code("\n".join(lines)))
     sweeps = runs["sweep"].dropna().unique()
-    alone = runs.loc[runs["sweep"].isna(), "overrides"].dropna()
-    lines = [f"slurm_scripts/submit.sh params/{sweep}.json" for sweep in sweeps]
-    lines += [f"python run_hydra.py {overrides}" for overrides in alone]
-    return [Heading("To repeat it", 2), Code("\n".join(lines))] if lines else []
+    if len(sweeps):
+        blocks.append(Text(f"They were started by the sweeps {', '.join(sorted(sweeps))}."))
+    return [Heading("To repeat it", 2), *blocks] if blocks else []
 
 
 def _left_out(problems: pd.DataFrame) -> list[Block]:
@@ -215,19 +219,3 @@ def _left_out(problems: pd.DataFrame) -> list[Block]:
         return []
     rows = [[str(value) for value in row] for row in problems.itertuples(index=False)]
     return [Heading("What could not be read", 2), Table(list(problems.columns), rows)]
-
-
-def _cell(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return _number(value, FORMATS.get(name, ",.10g" if name == "" else ".10g"))
-    return "" if value is None else str(value)
-
-
-def _join(word: str, *values: float) -> str:
-    return word.join(filter(None, (_number(value, ".4f") for value in values)))
-
-
-def _number(value: float, form: str) -> str:
-    return "" if math.isnan(value) else format(value, form)

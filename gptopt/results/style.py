@@ -1,14 +1,15 @@
 """How every figure looks: style, axes, limits, the look of an optimizer. Nothing touches pyplot.
 
-An optimizer has the same colour, marker and dash in every figure, by its name alone; the colours
-are those of Okabe and Ito (2008) without yellow, which print and common colour blindness keep
-apart.
+An optimizer has the same colour, marker and dash in every figure, by its name alone. A colour
+stands for relatives and a dash for one of them; the colours are those of Okabe and Ito (2008)
+without yellow, which print and common colour blindness keep apart.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import itertools
 import math
 import statistics
 import zlib
@@ -22,10 +23,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#D55E00", "#0072B2", "#000000", "#56B4E9", "#E69F00", "#009E73", "#CC79A7")
-MARKERS = ("P", "^", "D", "v", "o", "s")
-DASHES = ("-", (0, (4, 1)), (0, (4, 1, 1, 1)), (0, (2, 1)))
-LOOK_SEED = 83825  # of the hash; the names used most get seven colours, adamw the black
+COLOURS = ("#000000", "#0072B2", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#D55E00")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", (0, (4, 1)), (0, (4, 1, 1, 1)), (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)))
+KNOWN = (
+    ("adamw", "nadamw", "adam", "stable-adamw", "lamb"),
+    ("muon", "normuon", "muon-momo", "muonh", "adamh"),
+    ("muonmax-momo", "muonmax", "momo", "momo-adam", "prodigy"),
+    ("soap", "shampoo", "kron", "adafactor", "came"),
+    ("scion", "scion-momo", "lion", "signum", "sgd"),
+    ("ns-nadam", "ademamix", "mars", "adan", "cautious-adamw"),
+    ("dap-ns-nadam", "newton-muon", "dap-ns-nadam-accel", "adopt", "schedule-free-adamw"),
+)
+"""The optimizers of each colour, one per dash; any other name gets a look by its hash."""
 
 STYLE: Any = {
     "font.size": 8,
@@ -43,6 +53,9 @@ STYLE: Any = {
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
 }
+FLOOR = "lowest possible"
+LOGARITHMIC = 4.0
+"""An axis is logarithmic when its highest value is this many times its lowest one."""
 WIDTH, HEIGHT = 5.0, 3.3  # inches; the text above is in points, so print keeps its size
 
 Arguments = ParamSpec("Arguments")
@@ -86,8 +99,16 @@ class Look:
 
 def look(optimizer: str) -> Look:
     """How ``optimizer`` is drawn in every figure; a function of the name alone."""
-    rest, colour = divmod(zlib.crc32(optimizer.encode(), LOOK_SEED), len(COLOURS))
-    return Look(COLOURS[colour], MARKERS[rest % len(MARKERS)], DASHES[rest % len(DASHES)])
+    for colour, names in enumerate(KNOWN):
+        if optimizer in names:
+            return _look(colour, names.index(optimizer))
+    return _look(
+        *divmod(zlib.crc32(optimizer.encode()) % (len(COLOURS) * len(DASHES)), len(DASHES))
+    )
+
+
+def _look(colour: int, member: int) -> Look:
+    return Look(COLOURS[colour], MARKERS[(colour + member) % len(MARKERS)], DASHES[member])
 
 
 def styled(draw: Callable[Arguments, Plot]) -> Callable[Arguments, Plot]:
@@ -148,36 +169,68 @@ def set_limits(
             axis.set_major_formatter(EngFormatter(sep=""))
 
 
-def on_top(axes: Axes, lrs: Iterable[float], height: float, shown: dict[str, Any]) -> None:
-    """Markers on the top margin; those of one learning rate stand side by side."""
+def on_top(axes: Axes, places: Iterable[float], height: float, shown: dict[str, Any]) -> None:
+    """Markers on the top margin; those of one place stand side by side."""
     from matplotlib.transforms import ScaledTranslation
 
     placed: dict[float, int] = {}
-    for lr in lrs:
-        shift = 5 * placed.get(lr, 0) / 72
-        placed[lr] = placed.get(lr, 0) + 1
+    for place in places:
+        shift = 5 * placed.get(place, 0) / 72
+        placed[place] = placed.get(place, 0) + 1
         aside = ScaledTranslation(shift, 0, axes.figure.dpi_scale_trans)
-        place = axes.get_xaxis_transform() + aside
-        axes.plot(lr, height, ls="none", ms=4.5, transform=place, clip_on=False, **shown)
+        above = axes.get_xaxis_transform() + aside
+        axes.plot(place, height, ls="none", ms=4.5, transform=above, clip_on=False, **shown)
 
 
-def scale_rates(axes: Axes, lrs: Iterable[float]) -> None:
-    """Limits around ``lrs``; ticks at them where they fit, otherwise at 1, 2, 5 or decades."""
+def scale_axis(axes: Axes, values: Iterable[float]) -> None:
+    """A horizontal axis around ``values``: logarithmic where they are above 0 and far apart.
+
+    Ticks stand at the values where they fit, otherwise at 1, 2, 5 or decades.
+    """
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-    tried = sorted(lr for lr in set(lrs) if lr > 0)
+    tried = sorted(set(values))
     if not tried:
         return
+    if tried[0] <= 0 or tried[-1] / tried[0] < LOGARITHMIC:
+        margin = 0.05 * (tried[-1] - tried[0]) or 0.1 * abs(tried[0]) or 1.0
+        axes.set_xlim(tried[0] - margin, tried[-1] + margin)
+        gaps = [(b - a) / (tried[-1] - tried[0]) for a, b in itertools.pairwise(tried)]
+        if all(gap >= 0.11 for gap in gaps):
+            axes.xaxis.set_major_locator(FixedLocator(tried))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        return
+    axes.set_xscale("log")
     decades = math.log10(tried[-1] / tried[0])
-    margin = 10 ** (0.05 * decades or 0.1)
+    margin = 10 ** (0.05 * decades)
     axes.set_xlim(tried[0] / margin, tried[-1] * margin)
-    gaps = [math.log10(b / a) for a, b in zip(tried, tried[1:], strict=False)]
-    if all(gap >= 0.11 * decades for gap in gaps):
+    if all(math.log10(b / a) >= 0.11 * decades for a, b in itertools.pairwise(tried)):
         axes.xaxis.set_major_locator(FixedLocator(tried))
     else:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def whole_steps(axes: Axes) -> None:
+    """Ticks of the horizontal axis at whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def floor_of(runs: pd.DataFrame) -> float:
+    """The lowest loss that any model can have on the data of these runs; NaN where unknown."""
+    known = runs["run.best_loss"].dropna() if "run.best_loss" in runs else runs["lr"][:0]
+    return float(known.iloc[0]) if known.nunique() == 1 else math.nan
+
+
+def draw_floor(axes: Axes, floor: float, *, upright: bool = False) -> None:
+    """A line at the lowest loss that there can be, if it is known."""
+    if math.isnan(floor):
+        return
+    draw = axes.axvline if upright else axes.axhline
+    draw(floor, color="#777777", lw=0.9, ls=(0, (1, 2)), label=FLOOR, gid=FLOOR)
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:

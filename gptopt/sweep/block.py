@@ -59,6 +59,7 @@ class Block:
         """
         self.block = block
         self.said: dict[str, Place] = {}  # path -> where it is said
+        self.drawn: frozenset[str] = frozenset()  # paths, once its axes are known
         self._tell = report
         self._is_sound = True
         self._is_later = is_later
@@ -259,7 +260,9 @@ class Block:
         if not drawn and self._is_sound:
             message = "there is nothing to draw: its block takes a list, loguniform or uniform."
             self._report(("$sample",), message)
-        return [*fixed, sample.draw(drawn)]
+        axis = sample.draw(drawn)
+        self.drawn = frozenset(plain(key) for key in axis[0])
+        return [*fixed, axis]
 
     def _star(self, axes: list[Axis]) -> list[Axis]:
         given = self.block["$center"]

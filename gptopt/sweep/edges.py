@@ -3,7 +3,7 @@
 Every group of points that compete has its own best: the same config groups (model, data,
 optimizer ...), the same workload, the same values of the keys around the stages. Within a group a
 number that takes three or more values is an axis, among the points that agree with the best one in
-all that is no number; numbers that go together are one.
+all that is no number; numbers that go together are one, those that were drawn are none.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Best:
         setting: The best one.
         edges: Empty while any of the group's runs has no result.
         missing: How many of them have none.
+        most: Runs of the setting that has the most of them.
     """
 
     stage: int
@@ -79,6 +80,7 @@ class Best:
     setting: Setting
     edges: list[Edge]
     missing: int
+    most: int
 
 
 def best(sweep: Sweep, stage: Stage) -> list[Best]:
@@ -99,20 +101,22 @@ def best(sweep: Sweep, stage: Stage) -> list[Best]:
         part_of_best, winner = min(ended, key=lambda member: member[1].loss)
         missing = sum(len(one.points) - len(one.losses) for _, one in members)
         is_whole = not missing and math.isfinite(winner.loss)
-        edges = edges_of([one for _, one in members], winner) if is_whole else []
-        found.append(Best(stage.number, part_of_best, shown[key], winner, edges, missing))
+        drawn = sweep.parts[part_of_best].drawn(stage.number)
+        edges = edges_of([one for _, one in members], winner, drawn) if is_whole else []
+        most = max(len(one.points) for _, one in members)
+        found.append(Best(stage.number, part_of_best, shown[key], winner, edges, missing, most))
     return found
 
 
-def edges_of(tried: Sequence[Setting], winner: Setting) -> list[Edge]:
-    """The axes of these settings at whose end ``winner`` lies."""
+def edges_of(tried: Sequence[Setting], winner: Setting, drawn: frozenset[str]) -> list[Edge]:
+    """The axes of these settings at whose end ``winner`` lies; ``drawn`` paths are no axes."""
     chosen = {plain(key): value for key, value in winner.points[0].items()}
     words = {path for path, value in chosen.items() if not is_number(value)}
     points = [{plain(key): value for key, value in one.points[0].items()} for one in tried]
     points = [point for point in points if all(point.get(path) == chosen[path] for path in words)]
     together: dict[tuple[int, ...], list[tuple[str, list[float]]]] = {}
     for path, value in chosen.items():
-        if path in SEEDS or not is_number(value):
+        if path in SEEDS or path in drawn or not is_number(value):
             continue
         values = [point[path] for point in points if is_number(point.get(path))]
         axis = sorted(set(values))
@@ -165,9 +169,10 @@ def beyond_end(axis: Sequence[float], is_last: bool) -> list[float]:
 
 
 def short(path: str) -> str:
-    """A path by its short name, or by its last word."""
+    """A path by its short name, or by its last word where that is no other path's short name."""
     names = {target: alias for alias, target in aliases().items()}
-    return names.get(path, path.rsplit(".", 1)[-1])
+    last = path.rsplit(".", 1)[-1]
+    return names.get(path, path if last in aliases() else last)
 
 
 def _group(point: Point, apart: frozenset[str]) -> Point:

@@ -67,6 +67,7 @@ class _Around:
     skips: list[Skip] = field(default_factory=list)
     aliases: dict[str, list[str]] = field(default_factory=dict)
     said: dict[str, Place] = field(default_factory=dict)
+    drawn: frozenset[str] = frozenset()
     stage: int = 0  # counted from 1; 0 outside of stages
 
     @property
@@ -109,7 +110,8 @@ class _Reader:
         if STAGES in block:
             return self._staged(self._blocks(block, STAGES, place), inside, place)
         axes = inside.axes if inside.is_later else self._skipped(inside.axes, inside.skips)
-        leaf = Leaf(axes, inside.skips if inside.is_later else [], inside.said)
+        skips = inside.skips if inside.is_later else []
+        leaf = Leaf(axes, skips, inside.said, inside.drawn)
         return [Part(place, frozenset(), [leaf], [])]
 
     def _inside(self, block: dict[str, Any], around: _Around, place: Place) -> _Around:
@@ -131,7 +133,8 @@ class _Reader:
         kept = [rest for axis in around.axes if (rest := generators.without(axis, paths))]
         said = around.said | {path: (*place, *at) for path, at in own.said.items()}
         skips = around.skips + own_skips
-        return _Around(kept + axes, skips, own.aliases, said, around.stage)
+        drawn = (around.drawn - paths) | own.drawn
+        return _Around(kept + axes, skips, own.aliases, said, drawn, around.stage)
 
     def _blocks(self, block: dict[str, Any], word: str, place: Place) -> list[tuple[Place, Any]]:
         """The blocks in a list of blocks, each with its place."""
@@ -151,7 +154,7 @@ class _Reader:
         for number, (at, block) in enumerate(blocks, start=1):
             inside = replace(around, stage=number)
             if number > 1:
-                inside = replace(inside, axes=[], said={})
+                inside = replace(inside, axes=[], said={}, drawn=frozenset())
                 tops.append(self._top(block, at))
             stages.append([part.first[0] for part in self.parts(block, inside, at)])
         if self.problems or not stages:

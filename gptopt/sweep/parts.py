@@ -21,12 +21,14 @@ from gptopt.sweep.generators import Axis, Point, Times, is_number, plain
 class Leaf:
     """A block without blocks in it: its axes, those around it included.
 
-    ``skips`` are those that are not applied yet, ``said`` tells where each path stands.
+    ``skips`` are those that are not applied yet, ``said`` tells where each path stands, ``drawn``
+    which of them take what ``$sample`` draws.
     """
 
     axes: list[Axis]
     skips: list[Skip]
     said: dict[str, Place]
+    drawn: frozenset[str]
 
     def rows(self) -> Iterator[Point]:
         """The product of its axes; the last one varies fastest."""
@@ -82,6 +84,14 @@ class Part:
         """The paths whose combinations have a best point each: outer, and not tried since."""
         leaves = (leaf for later in self.later[: stage - 1] for leaf in later.leaves)
         return self.outer.difference(*(leaf.said for leaf in leaves))
+
+    def drawn(self, stage: int) -> frozenset[str]:
+        """The paths whose values in a stage were drawn, there or in a stage before."""
+        found: frozenset[str] = frozenset()
+        for leaves in [self.first, *(later.leaves for later in self.later)][:stage]:
+            found = found.difference(*(leaf.said for leaf in leaves))
+            found = found.union(*(leaf.drawn for leaf in leaves))
+        return found
 
     def points(self) -> Iterator[Point]:
         """Every point of its first stage."""

@@ -7,6 +7,7 @@ plan.jsonl         a row per run, written last: a record that has it is complete
 cluster.json       the settings of the jobs; source/: their code, with cluster.snapshot_source
 jobs.jsonl         what was handed to a queue: job, array element and run
 logs/              what the runs printed
+refused/           a file for each run that ended before it had a directory, by number
 stop               made by a person: no more is started
 """
 
@@ -49,6 +50,7 @@ class Record:
         self.logs = directory / "logs"
         self._plan = directory / "plan.jsonl"
         self._jobs = directory / "jobs.jsonl"
+        self._refused = directory / "refused"
 
     @classmethod
     def create(cls, plan: Plan, sweeps: Path) -> Record:
@@ -117,6 +119,17 @@ class Record:
         """Where the run with this index prints to, when it runs on this machine."""
         return self.logs / f"{index}.log"
 
+    def note_refused(self, row: Row, code: int, words: str) -> None:
+        """Remembers that a run ended before it had a directory to say so in."""
+        self._refused.mkdir(exist_ok=True)
+        facts = {"run": row.run, "exit_code": code, "words": words}
+        files.write_json(self._refused / f"{row.index}.json", facts)
+
+    def refused(self) -> dict[Path, tuple[int, str]]:
+        """Run -> exit code and words, of the runs that ended before they had a directory."""
+        notes = [files.read_json(file) or {} for file in sorted(self._refused.glob("*.json"))]
+        return {Path(note["run"]): (note["exit_code"], note["words"]) for note in notes if note}
+
     def note_jobs(self, job: str, rows: Sequence[Row], *, apart: bool = True) -> None:
         """Remembers what SLURM job ``job`` stands for.
 
@@ -134,8 +147,17 @@ class Record:
             file.flush()
             os.fsync(file.fileno())
 
+    def note_next(self, job: str) -> None:
+        """Remembers the SLURM job that goes on with the next stage; the record stands for it."""
+        line = json.dumps({"job": job, "element": None, "run": str(self.directory)})
+        with open(self._jobs, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
     def jobs(self) -> dict[Path, tuple[str, int | None]]:
-        """Run directory -> SLURM job, and its array element where there is one for this run."""
+        """Run directory -> SLURM job, and its array element where there is one for this run.
+
+        The record's own directory stands for the job that goes on with the next stage.
+        """
         if not self._jobs.is_file():
             return {}
         entries = map(json.loads, self._jobs.read_text(encoding="utf-8").splitlines())

@@ -118,8 +118,6 @@ def walk(
         found.append(Stage(number, points, runs, is_known))
         if number == sweep.stages:
             break  # nobody goes on from its results
-        if number == sweep.stages:
-            break
         is_known = is_known and found[-1].missing == 0
         losses = [
             [

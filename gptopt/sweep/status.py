@@ -19,6 +19,7 @@ from gptopt.sweep import params
 from gptopt.sweep.edges import Best, best, short
 from gptopt.sweep.failures import HELD, Failure, failure, is_held
 from gptopt.sweep.generators import plain
+from gptopt.sweep.listing import differing
 from gptopt.sweep.plan import Plan, PlannedRun
 from gptopt.sweep.progress import Glimpse, duration, glimpse
 from gptopt.sweep.stages import SEEDS, Stage, loss_of
@@ -55,12 +56,15 @@ class Standing:
         }
 
 
-def standings(runs: Sequence[PlannedRun], places: Mapping[Path, str]) -> list[Standing]:
+def standings(
+    runs: Sequence[PlannedRun], places: Mapping[Path, str], refused: Mapping[Path, Failure]
+) -> list[Standing]:
     """How each run stands now.
 
     Args:
         runs: As they were planned; what a queue is known to hold stays "pending".
         places: Run directory -> its place in the queue, for those that have one.
+        refused: Run directory -> why it never came to be.
     """
     found = []
     for run in runs:
@@ -68,6 +72,8 @@ def standings(runs: Sequence[PlannedRun], places: Mapping[Path, str]) -> list[St
         is_waiting = run.run in places and state.state not in ("completed", "diverged", "running")
         now = replace(run, state=replace(state, state="pending") if is_waiting else state)
         why = None if is_waiting else failure(run.run)
+        if now.state.state == "queued":
+            why = refused.get(run.run)
         place = places.get(run.run, "") if is_waiting else ""
         found.append(Standing(now, glimpse(run.run), loss_of(run.run), why, place))
     return found
@@ -75,19 +81,16 @@ def standings(runs: Sequence[PlannedRun], places: Mapping[Path, str]) -> list[St
 
 def table(found: Sequence[Standing]) -> list[str]:
     """A line per run: number, state, step, time left, loss, and what not all runs share."""
-    count = Counter(text for one in found for text in set(one.run.overrides))
-    shared = {text for text in count if count[text] == len(found) > 1}
     lines = [f"{'run':>4}  {'state':<11} {'step':>13} {'left':>8} {'loss':>8}"]
-    for one in found:
+    for one, settings in zip(found, differing([one.run for one in found]), strict=True):
         facts = one.to_json()
         step = f"{facts['step']}/{facts['max_steps']}" if facts["max_steps"] else ""
         left = "" if facts["left_s"] is None else duration(facts["left_s"])
         loss = facts["val_loss"] if facts["val_loss"] is not None else facts["train_loss"]
         shown = "" if loss is None else f"{loss:.4f}"
-        settings = " ".join(text for text in one.run.overrides if text not in shared)
         why = f"  [{one.place}]" if one.place else ""
         if one.failure:
-            why = f"  [{one.failure.name}: {one.failure.words[:WORDS]}]"
+            why = f"  [{one.failure.name}: {' '.join(one.failure.words.split())[:WORDS]}]"
         lines.append(
             f"{facts['index']:>4}  {facts['state']:<11} {step:>13} {left:>8} {shown:>8}"
             f"  {settings}{why}"
@@ -130,7 +133,11 @@ def best_lines(found: Sequence[Best], stages: Sequence[Stage]) -> list[str]:
         title = f"best of stage {one.stage}" if len(stages) > 1 else "best"
         count = len(one.setting.losses)
         mean = f", mean of {count} runs" if count > 1 else ""
-        so_far = f"; so far, {one.missing} runs have no result" if one.missing else ""
+        if len(one.setting.points) < one.most:
+            mean = f", {f'mean of {count} runs' if count > 1 else '1 run'}, others have {one.most}"
+            mean += ": compare the same seeds"
+        runs = "1 run has" if one.missing == 1 else f"{one.missing} runs have"
+        so_far = f"; so far, {runs} no result" if one.missing else ""
         lines.append(
             f"{title}: {words or 'all alike'}: val_loss {one.setting.loss:.4f}{mean}{so_far}"
         )

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import struct
 from unittest import mock
 
@@ -137,14 +138,25 @@ def _open(data, data_root):
     return open_corpus(data, data_root)
 
 
-def test_a3_a_run_does_not_resume_on_a_replaced_shard(root):
+def test_a10_a_shard_that_is_there_twice_is_told_of(root):
+    (root / "train_3.bin").write_bytes((root / "train_0.bin").read_bytes())
+    with mock.patch("gptopt.data.stored.log") as log:
+        check_runs([config(root)])
+    text, *words = log.warning.call_args.args
+    told = text % tuple(words)
+    assert re.search(r"train: .*/train_3.bin has the content of .*/train_0.bin", told)
+
+
+@pytest.mark.parametrize(("name", "length"), [("train_1.bin", 90), ("val_0.bin", 600)])
+def test_a3_a_run_does_not_resume_on_a_replaced_shard(root, name, length):
     run = config(root, "training.training_params.max_steps=8")
     with mock.patch.object(training, "evaluate", side_effect=RuntimeError):
         execute(run)
-    shard(root / "train_1.bin", range(90))
-    assert execute(run)[0] == ExitCode.DATA
-    shard(root / "val_0.bin", range(90))
-    assert execute(run)[0] == ExitCode.DATA
+    shard(root / name, np.zeros(length))
+    with mock.patch.object(training, "build_model", side_effect=AssertionError):
+        with pytest.raises(DataError, match=f"files have changed \\(.*/{name}\\)"):
+            gptopt.train(run)
+        assert execute(run)[0] == ExitCode.DATA
 
 
 def test_a6_a_shard_cut_short_under_a_run_ends_in_a_message(root):

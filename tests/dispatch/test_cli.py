@@ -74,7 +74,7 @@ def test_a_sweep_runs_what_is_missing_and_a_failing_run_costs_one_run(gptopt, mo
     assert said.splitlines()[-1] == "3 runs: 2 completed, 1 diverged, nothing to do"
     assert gptopt("sweep", "status", file)[1].splitlines()[-1] == said.splitlines()[-1]
 
-    code, said = gptopt("results", "table", "outputs", "--csv", "table.csv")
+    code, said = gptopt("results", "table", "outputs", "--out", "table.csv")
     assert (code, len(Path("table.csv").read_text().splitlines())) == (0, 4)
     sweeps = {json.loads(run.read_text())["sweep"] for run in Path("outputs").rglob("run.json")}
     assert sweeps == {layout.safe_name(file.stem)}

@@ -153,6 +153,9 @@ def test_in_a_queue_a_small_job_waits_for_the_stage_and_submits_the_next(
     asked = Path("asked").read_text()
     for option in ("--dependency=afterany:12:13", "--partition=gpu", "--job-name=gptopt-a_sweep-"):
         assert option in asked
+    assert [Record(run).jobs()[run] for run in Path("logs").absolute().glob("*/*")] == [
+        ("77", None)
+    ]
     command = asked.split(" sweep ")[1].split()
     assert command[0] == "next"
     record = Path(command[1])
@@ -202,8 +205,8 @@ def test_a_retry_with_a_wrong_class_names_the_nearest(sweep, fake):
     assert (code, said) == (
         2,
         [
-            "--class dat: Did you mean 'data'? It takes: config, data, out of memory, storage,"
-            " hang, crash, time limit, preempted, stopped, node failure."
+            "--class dat: there is no such class. Did you mean 'data'? There are: config, data,"
+            " out of memory, storage, hang, crash, time limit, preempted, stopped, node failure."
         ],
     )
 
@@ -226,6 +229,17 @@ def test_extend_writes_a_file_that_adds_what_lies_beyond(sweep, fake):
     )
     assert sweep("plan", "a sweep.extended.json")[1][-1] == "10 runs: 6 completed, 4 to do"
     assert sweep("extend", file)[0] == 2
+
+
+def test_status_shows_one_stage_where_that_is_asked_for(sweep, fake):
+    file = write(STAGES)
+    sweep("submit", file, "--chain")
+    code, said = sweep("status", file, "--stage", 2)
+    assert (code, said[-1]) == (0, "4 runs: 4 completed, nothing to do")
+    assert not any("best of stage 1" in line for line in said)
+    words = "--stage 3: a sweep.json: the runs of its stages are known up to stage 2."
+    assert sweep("status", file, "--stage", 3) == (2, [words])
+    assert sweep("status", "logs/a_sweep/run_info_1", "--stage", 1)[0] == 2
 
 
 def test_status_and_plan_answer_programs(sweep, fake):

@@ -139,7 +139,7 @@ def test_runs_in_the_queue_are_found_there(recorded, fake_slurm, monkeypatch):
     waits = "100 0 RUNNING None\\n100 2 PENDING Priority\\n55 1 RUNNING None\\n56 N/A RUNNING No\\n"
     fake_slurm(queue=waits)
     assert slurm.pending([record]) == {runs[0], runs[2]}
-    places = {runs[0]: ("100_0", "RUNNING", "None"), runs[2]: ("100_2", "PENDING", "Priority")}
+    places = {runs[0]: ("100_0", "RUNNING", ""), runs[2]: ("100_2", "PENDING", "Priority")}
     monkeypatch.setattr(slurm, "_answer", None)
     assert slurm.queue([record]) == places
     fake_slurm(queue="'; exit 1; '")

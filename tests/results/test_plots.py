@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 
+from gptopt import layout
 from gptopt.results import Runs, load
-from gptopt.results.plots import best_per_optimizer, learning_rates, loss_curves
-from gptopt.results.style import Plot, look
+from gptopt.results.plots import best_per_optimizer, final_loss, loss_curves, tuned_curves
+from gptopt.results.style import KNOWN, Plot, look
 
-from .rundirs import FINALS, configure, eval_row, start_row, write_run
+from .rundirs import configure, eval_row, start_row, train_row, write_run
 
 
 def lines(plot: Plot) -> dict[str, Line2D]:
@@ -65,49 +65,8 @@ def test_seeds_that_logged_other_steps_are_averaged_where_they_meet(tmp_path: Pa
 def test_a_run_that_blows_up_does_not_squash_the_others(sweep: Runs) -> None:
     assert sweep.metrics["val_loss"].max() > 10
     assert sweep.runs.loc[sweep.runs["state"] == "completed", "final_val_loss"].max() > 7
-    for plot in (loss_curves(part(sweep), x="step", loss="val_loss"), learning_rates(part(sweep))):
+    for plot in (loss_curves(part(sweep), x="step", loss="val_loss"), final_loss(part(sweep))):
         assert 2.0 < plot.figure.axes[0].get_ylim()[1] < 4.5
-
-
-def test_learning_rates_show_every_run_and_the_mean_over_seeds(sweep: Runs) -> None:
-    plot = learning_rates(part(sweep))
-    drawn = lines(plot)
-    ended = sweep.runs[sweep.runs["state"] == "completed"]
-    for optimizer, finals in FINALS.items():
-        mine = ended[ended["optimizer"] == optimizer]
-        expected = sorted(zip(mine["lr"], mine["final_val_loss"], strict=True))
-        shown = [point for point in points(drawn[optimizer]) if math.isfinite(point[1])]
-        assert sorted(shown) == expected
-        means = dict(points(drawn[f"mean {optimizer}"]))
-        assert list(means) == sorted(finals)
-        for lr, group in mine.groupby("lr"):
-            assert means[lr] == pytest.approx(group["final_val_loss"].mean())
-    assert math.isnan(dict(points(drawn["mean muon"]))[0.32])
-
-
-def test_diverged_runs_are_crosses_on_top_and_an_edge_is_named(sweep: Runs) -> None:
-    axes = learning_rates(part(sweep)).figure.axes[0]
-    crosses = [line for line in axes.lines if line.get_marker() == "x"]
-    assert [float(line.get_xdata()[0]) for line in crosses] == [0.32, 0.32]
-    assert {line.get_color() for line in crosses} == {look("muon").colour}
-    low, high = axes.get_xlim()
-    assert low < 0.001
-    assert high > 3.0
-    triangles = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
-    assert sum(float(line.get_xdata()[0]) == 0.03 for line in triangles) == 2
-    assert {text.get_text() for text in axes.texts} == {"highest tried", "diverged", "higher"}
-
-
-def test_a_learning_rate_that_only_diverged_lies_inside_the_axis(tmp_path: Path) -> None:
-    for lr, loss in ((0.004, 2.0), (0.012, 2.1), (1000.0, "nan")):
-        rows = [start_row(1, 0), eval_row(10, loss)]
-        state = "diverged" if loss == "nan" else "completed"
-        write_run(tmp_path / f"{lr}", configure("adamw", lr, 0), [rows], state=state)
-    plot = learning_rates(load(tmp_path))
-    assert plot.figure.axes[0].get_xlim()[1] > 1000
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        plot.render("png")
 
 
 def test_the_best_per_optimizer_are_ordered_by_their_mean(sweep: Runs) -> None:
@@ -125,18 +84,63 @@ def test_figures_of_runs_without_results_are_empty_but_drawn(tmp_path: Path) -> 
     found = load(tmp_path)
     for plot in (
         loss_curves(found, x="tokens", loss="val_loss"),
-        learning_rates(found),
+        final_loss(found),
         best_per_optimizer(found),
     ):
         assert plot.render("png").startswith(b"\x89PNG")
 
 
 def test_an_optimizer_looks_the_same_beside_any_other(sweep: Runs) -> None:
-    alone = Runs(sweep.runs[sweep.runs["optimizer"] == "muon"], sweep.metrics, sweep.problems)
-    together = lines(learning_rates(part(sweep)))["mean muon"]
-    assert lines(learning_rates(alone))["mean muon"].get_color() == together.get_color()
-    often = ["adamw", "nadamw", "sgd", "muon", "lion", "ns-nadam", "dap-ns-nadam"]
-    assert len({look(name).colour for name in often}) == len(often)
+    alone = sweep.only(sweep.runs["optimizer"] == "muon")
+    together = lines(final_loss(part(sweep)))["mean muon"]
+    assert lines(final_loss(alone))["mean muon"].get_color() == together.get_color()
+
+
+def test_optimizers_that_exist_look_different_and_the_baseline_is_black() -> None:
+    names = [path.stem for path in (layout.PROJECT / "hydra_conf/optimizer").glob("*.yaml")]
+    assert set(names) <= {name for names in KNOWN for name in names}
+    looks = [(look(name).colour, look(name).dash) for name in names]
+    assert len(set(looks)) == len(names)
+    assert look("adamw").colour == "#000000"
+    assert look("of-a-plugin") == look("of-a-plugin")
+
+
+def test_tuned_curves_are_the_means_of_the_best_trials_in_their_order(sweep: Runs) -> None:
+    plot = tuned_curves(part(sweep), x="tokens", loss="val_loss")
+    assert list(dict.fromkeys(plot.data["optimizer"])) == ["muon", "dap-ns-nadam", "adamw", "sgd"]
+    muon = plot.data[plot.data["optimizer"] == "muon"]
+    runs = sweep.runs[(sweep.runs["optimizer"] == "muon") & (sweep.runs["lr"] == 0.04)]
+    ends = runs.loc[runs["state"] == "completed", "final_val_loss"]
+    assert muon["loss"].iloc[-1] == pytest.approx(ends.mean())
+    assert (muon["low"].iloc[-1], muon["high"].iloc[-1]) == (ends.min(), ends.max())
+    assert points(lines(plot)["mean muon"]) == list(zip(muon["x"], muon["loss"], strict=True))
+
+
+def test_flops_are_six_per_parameter_and_token(sweep: Runs) -> None:
+    plot = tuned_curves(part(sweep), x="flops", loss="val_loss")
+    last = plot.data[plot.data["optimizer"] == "adamw"].iloc[-1]
+    assert last["x"] == 6 * 130_000 * 200 * 1024  # run.json: 130,000 without embeddings
+
+
+def test_smoothing_is_a_mean_of_rows_up_to_the_point_and_is_said(tmp_path: Path) -> None:
+    rows = [start_row(1, 0), *(train_row(step, loss) for step, loss in ((1, 4.0), (2, 2.0)))]
+    write_run(tmp_path / "a", configure("adamw", 0.1, 0), [[*rows, train_row(3, 1.0)]])
+    found = load(tmp_path)
+    plot = loss_curves(found, x="step", loss="train_loss", smooth=2)
+    (run_id,) = found.runs["run_id"]
+    assert points(lines(plot)[run_id]) == [(1, 4.0), (2, 3.0), (3, 1.5)]
+    assert "mean of 2 logged rows" in plot.caption
+    assert "not smoothed" in loss_curves(found, x="step", loss="train_loss").caption
+
+
+def test_the_lowest_loss_that_there_can_be_is_a_line_inside_the_axes(real: Runs) -> None:
+    first = next(iter(real.workloads().values()))
+    floor = real.runs["run.best_loss"].iloc[0]
+    assert 0 < floor < math.log(16)
+    for plot in (loss_curves(first, x="step", loss="val_loss"), final_loss(first)):
+        assert list(lines(plot)["lowest possible"].get_ydata()) == [floor, floor]
+        assert plot.figure.axes[0].get_ylim()[0] < floor
+    assert list(lines(best_per_optimizer(first))["lowest possible"].get_xdata()) == [floor, floor]
 
 
 def test_drawing_leaves_no_trace_and_gives_the_same_bytes_again(sweep: Runs) -> None:

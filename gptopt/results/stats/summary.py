@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
-from gptopt.results.load import records
+from gptopt.results.runs import records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,9 +99,8 @@ def trials(runs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    groups = runs.assign(loss=outcome(runs)).groupby(
-        ["workload", "optimizer", "lr", "trial"], dropna=False
-    )
+    keys = ["workload", "optimizer", "lr", "trial"]
+    groups = runs[keys].assign(loss=outcome(runs)).groupby(keys, dropna=False)
     for (workload, optimizer, lr, trial), group in groups:
         losses = group["loss"].dropna().tolist()
         rows.append(

@@ -1,0 +1,97 @@
+"""The tables of several runs, and what one asks of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from gptopt.results.columns import SEEDS, TRIAL, WORKLOAD, below
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What ``load`` found. The two tables of logged rows are read when they are asked for.
+
+    Attributes:
+        runs: A row per run; ``run_id`` is unique.
+        problems: What was left out: path, problem, count.
+        read_metrics, read_diagnostics: Make the properties of these names.
+    """
+
+    runs: pd.DataFrame
+    problems: pd.DataFrame
+    read_metrics: Callable[[], pd.DataFrame]
+    read_diagnostics: Callable[[], pd.DataFrame]
+
+    @functools.cached_property
+    def metrics(self) -> pd.DataFrame:
+        """A row per logged measurement, in the order of training; ``run_id`` joins."""
+        return self.read_metrics()
+
+    @functools.cached_property
+    def diagnostics(self) -> pd.DataFrame:
+        """A row per diagnostic number, in the order of training; ``run_id`` joins."""
+        return self.read_diagnostics()
+
+    def of(self, run_id: str) -> pd.DataFrame:
+        """The metrics of one run."""
+        return self.metrics[self.metrics["run_id"] == run_id]
+
+    def only(self, chosen: pd.Series) -> Runs:
+        """The runs whose rows ``chosen`` marks, with what they logged.
+
+        Args:
+            chosen: True or False for each row of ``runs``.
+        """
+        runs = self.runs[chosen]
+
+        def part(table: pd.DataFrame) -> pd.DataFrame:
+            rows = table[table["run_id"].isin(runs["run_id"])]
+            return rows.assign(run_id=rows["run_id"].cat.remove_unused_categories())
+
+        return Runs(runs, self.problems, lambda: part(self.metrics), lambda: part(self.diagnostics))
+
+    def workloads(self) -> dict[str, Runs]:
+        """The runs that may be compared with each other, by a title.
+
+        One workload is one model on one corpus with one context length for one number of
+        training tokens. Where these share their names, the title says what differs.
+        """
+        kinds = self.runs.drop_duplicates("workload")
+        titles = [
+            f"{row['model']} on {row['dataset']}, {row['total_tokens']:,.0f} tokens"
+            for _, row in kinds.iterrows()
+        ]
+        parts = {}
+        for title, (_, row) in zip(titles, kinds.iterrows(), strict=True):
+            alike = kinds[[other == title for other in titles]]
+            keys = [key for key in map(str, alike) if below(key, WORKLOAD) and _varies(alike[key])]
+            marks = "".join(f", {key.rsplit('.', 1)[-1]}={row[key]}" for key in keys)
+            parts[title + marks] = self.only(self.runs["workload"] == row["workload"])
+        return {title: parts[title] for title in sorted(parts)}
+
+
+def swept(runs: pd.DataFrame) -> list[str]:
+    """Columns of the configuration, seeds apart, that one optimizer was run with several of."""
+    groups = [group for _, group in runs.groupby(["workload", "optimizer"])]
+    return [
+        column
+        for column in map(str, runs)
+        if below(column, TRIAL)
+        and column not in SEEDS
+        and any(_varies(group[column]) for group in groups)
+    ]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dictionaries, by column."""
+    return cast("list[dict[str, Any]]", frame.to_dict("records"))
+
+
+def _varies(column: pd.Series) -> bool:
+    return column.nunique(dropna=False) > 1
