@@ -21,6 +21,7 @@ from gptopt.distributed import BUCKET_ELEMENTS, _buckets
 from gptopt.state import read_state
 
 NO_DROPOUT = tuple(f"model.config.dropout_{where}=0.0" for where in ("embd", "attn", "resid"))
+EXACT_MARS = ("optimizer=mars", "optimizer.optimizer_params.exact=true")
 
 
 def accumulate(steps):
@@ -60,11 +61,12 @@ def numbers(run, *keys):
     return np.array([row[key] for row in rows(run) for key in keys if key in row])
 
 
-def test_two_processes_equal_one_that_accumulates_twice_as_much(tmp_path):
+@pytest.mark.parametrize("optimizer", [(), EXACT_MARS], ids=["adamw", "exact-mars"])
+def test_two_processes_equal_one_that_accumulates_twice_as_much(tmp_path, optimizer):
     # float32 sums in another order, over 24 steps: 1e-5 of losses around 5. The norms show the
     # size of the gradient, which clipping and AdamW hide from the losses.
-    one = gptopt.train(tiny(tmp_path / "one", *NO_DROPOUT, accumulate(4))).run
-    config = tiny(tmp_path / "two", *NO_DROPOUT, accumulate(2))
+    one = gptopt.train(tiny(tmp_path / "one", *NO_DROPOUT, *optimizer, accumulate(4))).run
+    config = tiny(tmp_path / "two", *NO_DROPOUT, *optimizer, accumulate(2))
     assert together(config, 2, tmp_path / "log") == [0, 0]
     two = run_directory(config)
     np.testing.assert_allclose(numbers(two), numbers(one), rtol=1e-5)

@@ -71,11 +71,13 @@ def test_a_run_ends_with_0_and_again_with_0_without_touching_a_file(tmp_path):
 
 
 def test_a_sweep_links_its_runs_and_one_that_fails_takes_no_other_with_it(tmp_path):
-    tokens = "data.tokens=2100,40000"  # the first corpus is too small for a batch
-    answer = start(tmp_path, "-m", *TINY, tokens)
+    crash = [
+        "training.training_params.nan_policy=raise",
+        "optimizer.optimizer_params.lr=1e30,0.001",
+    ]
+    answer = start(tmp_path, "-m", *TINY, *crash)
     assert answer.returncode == 1
-    assert "Traceback" not in answer.stderr
-    assert "ended with exit code 65" in answer.stderr
+    assert "ended with exit code 1" in answer.stderr
     links = sorted(path.name for path in tmp_path.glob("multirun/*/*/*") if path.is_symlink())
-    assert links == ["1"]
+    assert links == ["0", "1"]
     assert len(list(tmp_path.glob("outputs/**/completed.json"))) == 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gptopt import files, layout
 from gptopt.results import report_tables as tables
 from gptopt.results.fairness import warnings
-from gptopt.results.load import Paths, Runs, load
+from gptopt.results.load import Paths, Runs, load_some
 from gptopt.results.page import (
     Block,
     Code,
@@ -49,7 +49,7 @@ def table(paths: Paths) -> pd.DataFrame:
     Raises:
         ValueError: If there is no run.
     """
-    return tables.overview(_load_some(paths).runs)
+    return tables.overview(load_some(paths).runs)
 
 
 def report(paths: Paths, out: Path) -> Path:
@@ -63,7 +63,7 @@ def report(paths: Paths, out: Path) -> Path:
     Raises:
         ValueError: If there is no run.
     """
-    found = _load_some(paths)
+    found = load_some(paths)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     workloads = found.workloads()
     doubts = {title: warnings(part.runs) for title, part in workloads.items()}
@@ -86,18 +86,6 @@ def report(paths: Paths, out: Path) -> Path:
     files.write(out / "report.md", to_markdown(blocks))
     files.write(out / "report.html", to_html(blocks, "gptopt report"))
     return out / "report.html"
-
-
-def _load_some(paths: Paths) -> Runs:
-    found = load(paths)
-    if found.runs.empty:
-        listed = [paths] if isinstance(paths, (str, Path)) else paths
-        reasons = "".join(f"\n{p.path}: {p.problem}" for p in found.problems.itertuples())
-        raise ValueError(
-            f"No run below {', '.join(map(str, listed))}. A run is a directory with a "
-            f"{layout.RESOLVED}, as run_hydra.py writes it.{reasons}"
-        )
-    return found
 
 
 # --- one workload -------------------------------------------------------------------------------

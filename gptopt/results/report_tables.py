@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from gptopt.results.load import records, swept
 from gptopt.results.page import Table
 from gptopt.results.stats import BASELINE
-from gptopt.results.stats.significance import holm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +73,8 @@ def all_runs(runs: pd.DataFrame) -> Table:
 
 def best(found: pd.DataFrame) -> Table:
     """A row per optimizer, of ``stats.best_trials`` of one workload."""
+    from gptopt.results.stats.significance import holm
+
     head = ["optimizer", "lr", "validation loss ± sd", "seeds", "95 % interval"]
     head += [f"gap to {BASELINE}", "p", "p (Holm)", "trials", "rates", "lr is the"]
     rows = [

@@ -28,6 +28,7 @@ from gptopt.sweep.complaints import complaints, numbers
 from gptopt.sweep.directories import RunDirectories
 from gptopt.sweep.failures import is_held
 from gptopt.sweep.generators import Point
+from gptopt.sweep.keys import aliases
 from gptopt.sweep.overrides import override, overrides
 from gptopt.sweep.price import Cost, Price, cost, price
 from gptopt.sweep.stages import Stage, walk
@@ -199,6 +200,10 @@ def plan(file: Path, extra: Sequence[str], *, max_runs: int) -> Plan:
     if any(given.key_or_group == "force" for given in parsed):
         message = "+force redoes a single run: python run_hydra.py +force and its overrides."
         problems.append(Problem("force", message, COMMAND_LINE))
+    for one in parsed:
+        if (key := str(one.key_or_group)) in aliases():
+            message = f"{key}: short names are for parameter files; here it is {aliases()[key]}."
+            problems.append(Problem(key, message, COMMAND_LINE))
     if problems:
         raise ConfigError(problems)
     given = {str(one.key_or_group) for one in parsed}

@@ -103,13 +103,13 @@ def test_batch_size_and_world_size_may_change_on_resume(counting):
 
 @pytest.mark.parametrize("prefetch", [0, 3])
 def test_a_used_loader_goes_back_to_an_earlier_position(counting, prefetch):
-    one = loader(counting, prefetch=prefetch)
-    take(one, 20)
-    later = one.state_dict()
-    expected = take(one, 40)
-    take(one, 100)
-    one.load_state_dict(later)
-    assert take(one, 40) == expected
+    with loader(counting, prefetch=prefetch) as one:
+        take(one, 20)
+        later = one.state_dict()
+        expected = take(one, 40)
+        take(one, 100)
+        one.load_state_dict(later)
+        assert take(one, 40) == expected
 
 
 def test_the_order_depends_on_seed_and_epoch(counting):

@@ -163,9 +163,13 @@ def test_only_jobs_with_our_number_and_our_name_are_cancelled(recorded, fake_slu
     assert dispatch.cancel(record) == 2
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.split("/")[-1] for call in calls if "scancel" in call] == ["scancel 100"]
+    record.note_next("102")
+    fake_slurm(queue="100 RUNNING of another\\n102 PENDING gptopt-sweep-next\\n")
+    assert dispatch.cancel(record) == 1
+    assert (tmp_path / "calls").read_text().splitlines()[-1].endswith("scancel 102")
     fake_slurm(queue="100 RUNNING of another\\n")
     assert dispatch.cancel(record) == 0
-    assert (tmp_path / "calls").read_text().count("scancel") == 1
+    assert (tmp_path / "calls").read_text().count("scancel") == 2
 
 
 def test_a_refusal_is_told_in_the_words_of_sbatch(recorded, fake_slurm):

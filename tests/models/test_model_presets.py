@@ -14,6 +14,8 @@ PRESETS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(FOLDER
 
 # GPT-2: Radford et al. (2019), as counted from the published checkpoints. The gpt-* family:
 # V D + L (4 D^2 + 3 D int(8 D / 3) + 2 D) + D. llama2 has V D more for its own head.
+# wen-130m: 2 V D + L (4 D^2 + 3 D I + 2 D) + D. track3: 2 V D + L (4 (D^2 + D) + 2 D I + I + D
+# + 2 D + 2 * 128) + D, the last but one for the norms of queries and keys.
 PARAMETERS = {
     "gpt-tiny": 357_024,
     "gpt-small": 123_551_232,
@@ -24,6 +26,8 @@ PARAMETERS = {
     "gpt2-large": 774_030_080,
     "gpt2-xl": 1_557_611_200,
     "llama2": 162_148_608,
+    "track3": 162_306_816,
+    "wen-130m": 185_714_176,
 }
 
 

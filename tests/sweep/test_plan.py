@@ -179,6 +179,11 @@ def test_overrides_of_the_command_line_win_over_the_file(planned):
     ]
 
 
+def test_a_short_name_on_the_command_line_is_told_with_its_path(planned):
+    with pytest.raises(ConfigError, match=r"steps: short names are for parameter files; here it"):
+        planned({"seed": 0}, "steps=20")
+
+
 def test_a_job_is_told_absolute_paths_and_the_name_of_its_sweep(planned, tmp_path):
     (run,) = planned({"seed": 0}, r"paths.output_dir='~/it\'s here'").runs
     assert run.frozen == [
