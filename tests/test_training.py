@@ -13,7 +13,7 @@ import torch
 from tiny import checkpoints, in_step, marker, result, rows, stopped_at, tiny
 
 import gptopt
-from gptopt import checkpoint, layout, training
+from gptopt import checkpoint, gradient, layout, training
 from gptopt.data import DataError, open_corpus
 from gptopt.data.batch import Reading
 from gptopt.data.loader import Loader
@@ -87,14 +87,14 @@ def test_saving_more_often_changes_no_weight(tmp_path, expected):
 
 
 def test_each_forward_takes_the_next_windows_of_the_order(tmp_path):
-    seen, forward = [], training.training_loss
+    seen, forward = [], gradient.training_loss
 
     def spy(logits, targets, **settings):
         seen.append(targets.clone())
         return forward(logits, targets, **settings)
 
     config = tiny(tmp_path, "training.training_params.max_steps=3")
-    with mock.patch.object(training, "training_loss", spy):
+    with mock.patch.object(gradient, "training_loss", spy):
         gptopt.train(config)
     corpus = open_corpus(config.data, config.paths.data_root)
     at_once = Loader(
@@ -380,8 +380,8 @@ def _nan_loss(steps, logits, targets, *, loss, calls, **settings):
 
 def nan_in(*steps):
     """While entered, the training loss of these steps is NaN."""
-    spoiled = functools.partial(_nan_loss, steps, loss=training.training_loss, calls=[])
-    return mock.patch.object(training, "training_loss", spoiled)
+    spoiled = functools.partial(_nan_loss, steps, loss=gradient.training_loss, calls=[])
+    return mock.patch.object(gradient, "training_loss", spoiled)
 
 
 def test_a_nan_ends_the_run_as_diverged_with_the_weights_of_the_step_before(tmp_path, expected):

@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import gptopt
-from gptopt import layout, training
+from gptopt import gradient, layout
 from gptopt.config.identity import run_directory
 from gptopt.config.schema import Config
 from gptopt.run import execute
@@ -170,7 +170,7 @@ def in_step(step: int, action: Callable[[], None]) -> mock._patch:
 
     Steps are counted from 1 and from the time of entering.
     """
-    calls, loss = 0, training.training_loss
+    calls, loss = 0, gradient.training_loss
 
     def interrupted(*args, **settings):
         nonlocal calls
@@ -179,7 +179,7 @@ def in_step(step: int, action: Callable[[], None]) -> mock._patch:
             action()
         return loss(*args, **settings)
 
-    return mock.patch.object(training, "training_loss", interrupted)
+    return mock.patch.object(gradient, "training_loss", interrupted)
 
 
 def signal_in_step(step: int, number: int) -> None:

@@ -134,8 +134,7 @@ class _View:
     def look(self) -> None:
         """Reads how the runs stand; plans once more where a stage has ended meanwhile."""
         from gptopt.dispatch import slurm
-        from gptopt.sweep.failures import refusals
-        from gptopt.sweep.record import Record
+        from gptopt.sweep.record import Record, refusals
         from gptopt.sweep.status import standings
 
         if self._plan is not None and self._replan is not None:

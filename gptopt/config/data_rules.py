@@ -16,14 +16,12 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gptopt.config import resolve, schema
+from gptopt.config.checker import Checker
 from gptopt.config.problems import nearest, show
 from gptopt.config.types import Positive, PositiveInt
-
-if TYPE_CHECKING:
-    from gptopt.config.checks import Checker
 
 BYTES = 256
 """Vocabulary of the corpora that are read byte by byte."""

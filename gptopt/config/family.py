@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptopt.config import identity
-from gptopt.config.checks import CROSS_RULES, NOT_MEANT, Checker, apply, check_nodes
+from gptopt.config.checker import Checker
+from gptopt.config.checks import CROSS_RULES, NOT_MEANT, apply, check_nodes
 from gptopt.config.compose import Draft
 from gptopt.config.interpolations import RUN_HASH, EntangledError, Follower, Piece, followers
 from gptopt.config.plain import failure

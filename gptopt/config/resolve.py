@@ -108,7 +108,8 @@ def find_part(kind: Kind, name: str) -> Path | None:
         return None
     for root in [PACKAGE, *plugin_directories()]:
         file = root.joinpath(*kind.split("."), f"{stem}.py")
-        if file.is_file() and "build" in functions(file):
+        # os.path: to pathlib a name that no file can have is an error
+        if os.path.isfile(file) and "build" in functions(file):
             return file
     return None
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 import re
 import signal
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gptopt.state import ExitCode, State, boot_id, newest_record, read_state
-
-if TYPE_CHECKING:
-    from gptopt.sweep.record import Record
 
 CLASSES = {
     "config": "the numbers contradict each other on that machine or data",
@@ -74,19 +69,9 @@ def failure_class(state: State) -> str | None:
     return None
 
 
-def refusals(records: Iterable[Record]) -> dict[Path, Failure]:
-    """Why runs ended before they had a directory, as the newest submission of each tells.
-
-    Args:
-        records: The submissions of a sweep, oldest first.
-    """
-    found: dict[Path, Failure] = {}
-    for record in records:
-        for row in record.submitted() if found else ():
-            found.pop(Path(row.run), None)
-        for run, (code, words) in record.refused().items():
-            found[run] = Failure(_CODES.get(code, "crash"), words)
-    return found
+def of_code(code: int | None, words: str) -> Failure:
+    """The failure of a process that ended with this exit code."""
+    return Failure(_CODES.get(code or 0, "crash"), words)
 
 
 def is_held(state: State) -> bool:

@@ -24,6 +24,7 @@ from pathlib import Path
 from gptopt import files, layout
 from gptopt.config import resolve
 from gptopt.state import read_state
+from gptopt.sweep.failures import Failure, of_code
 from gptopt.sweep.plan import Plan, PlannedRun
 
 JOB_MODULE = "gptopt.job"
@@ -168,6 +169,21 @@ def records(sweeps: Path, name: str) -> Iterable[Record]:
     """Every record of sweep ``name`` so far, oldest first."""
     found = [path for path in (sweeps / name).glob("run_info_*") if _number(path)]
     return [Record(path) for path in sorted(found, key=_number)]
+
+
+def refusals(records: Iterable[Record]) -> dict[Path, Failure]:
+    """Why runs ended before they had a directory, as the newest submission of each tells.
+
+    Args:
+        records: The submissions of a sweep, oldest first.
+    """
+    found: dict[Path, Failure] = {}
+    for record in records:
+        for row in record.submitted() if found else ():
+            found.pop(Path(row.run), None)
+        for run, (code, words) in record.refused().items():
+            found[run] = of_code(code, words)
+    return found
 
 
 def _number(directory: Path) -> int:

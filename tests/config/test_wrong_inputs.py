@@ -47,6 +47,7 @@ WRONG = {
         (f"{PARAMS}.betas=[0.9]", "a list of 2, each a number at least 0 and below 1."),
         (f"{PARAMS}.betas=[0.9,1]", "in which 1 should be a number at least 0 and below 1."),
         (f"{PARAMS}.no_decay=vector", "Did you mean ['vector']?"),
+        (f"{PARAMS}.name={'x' * 5000}", "there is no gptopt/optim/xxx"),
         (f"{PARAMS}.name=sgd", f"{PARAMS}.name=sgd: write optimizer=sgd instead"),
         (f"~{PARAMS}.eps", f"~{PARAMS}.eps: a run needs all of its keys"),
         (f"{PARAMS}.lr=???", f"{PARAMS}.lr has no value yet; give it one: {PARAMS}.lr=..."),

@@ -12,7 +12,7 @@ import pytest
 from tiny import SETTINGS, rows
 
 import gptopt
-from gptopt import training
+from gptopt import gradient, training
 from gptopt.config.identity import run_directory
 from gptopt.data import DataError, check_epochs, check_ids
 from gptopt.data.batch import check_rows, read_rows
@@ -161,13 +161,13 @@ def test_a3_a_run_does_not_resume_on_a_replaced_shard(root, name, length):
 
 def test_a6_a_shard_cut_short_under_a_run_ends_in_a_message(root):
     run = config(root)
-    fit = training.training_loss
+    fit = gradient.training_loss
 
     def cut(*args, **settings):
         os.truncate(root / "train_2.bin", 1030)
         return fit(*args, **settings)
 
-    with mock.patch.object(training, "training_loss", cut):
+    with mock.patch.object(gradient, "training_loss", cut):
         assert execute(run)[0] == ExitCode.DATA
     failed = json.loads((run_directory(run) / "failed.json").read_text())
     assert "train_2.bin: ends at byte 1030; it had 1500 tokens" in failed["error"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import tiny
 
-from gptopt import training
+from gptopt import gradient
 from gptopt.data import DataError, open_corpus
 from gptopt.data.loader import Loader
 from gptopt.data.options import Options
@@ -109,13 +109,13 @@ def test_what_is_held_out_is_spread_over_the_sources_and_not_their_beginning(tmp
 
 def test_windows_are_as_long_as_the_run_is_told(tmp_path):
     lengths = set()
-    fit = training.training_loss
+    fit = gradient.training_loss
 
     def spy(logits, targets, **settings):
         lengths.add(targets.shape[1])
         return fit(logits, targets, **settings)
 
-    with mock.patch.object(training, "training_loss", spy):
+    with mock.patch.object(gradient, "training_loss", spy):
         steps, length = "training.training_params.max_steps=1", 16  # the model could take 32
         execute(tiny(tmp_path, steps, f"training.training_params.context_length={length}"))
     assert lengths == {length}

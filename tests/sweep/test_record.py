@@ -5,8 +5,8 @@ import json
 import pytest
 
 from gptopt import job, layout
-from gptopt.sweep.failures import Failure, refusals
-from gptopt.sweep.record import Record, records
+from gptopt.sweep.failures import Failure
+from gptopt.sweep.record import Record, records, refusals
 
 
 def test_a_record_holds_the_sweep_as_it_was(planned, tmp_path):
