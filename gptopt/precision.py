@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 
-class SteppedOptimizer(Protocol):
-    """What the scaler needs of an optimizer; torch asks for its own class, but for no more."""
+class Scaled(Protocol):
+    """What has gradients to unscale; the scaler remembers by object whether one overflowed."""
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """Groups with ``params``."""
+
+
+class SteppedOptimizer(Scaled, Protocol):
+    """What the scaler needs of an optimizer; torch asks for its own class, but for no more."""
 
     def step(self) -> None:
         """Updates the parameters."""
@@ -42,9 +46,9 @@ class Precision:
         """Accumulates the gradients of ``loss``, scaled in float16."""
         self.scaler.scale(loss).backward()
 
-    def unscale(self, optimizer: SteppedOptimizer) -> None:
-        """Brings accumulated gradients back to their size."""
-        self.scaler.unscale_(optimizer)  # type: ignore[arg-type]
+    def unscale(self, owner: Scaled) -> None:
+        """Brings accumulated gradients back to their size; once a step for each owner."""
+        self.scaler.unscale_(owner)  # type: ignore[arg-type]
 
     def step(self, optimizer: SteppedOptimizer) -> None:
         """Lets the optimizer step; in float16 not where a gradient overflowed."""

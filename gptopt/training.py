@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from gptopt.claim import Claim
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived
 from gptopt.data import Corpus
-from gptopt.data.batch import Reading, counted
+from gptopt.data.batch import Reading
 from gptopt.data.loader import Loader
 from gptopt.diagnostics import StepDiagnostics
 from gptopt.distributed import World
 from gptopt.evaluate import evaluate
-from gptopt.loss import training_loss
+from gptopt.gradient import global_gradient
 from gptopt.models import build_model
 from gptopt.optim import RoutedOptimizer, build_optimizer
 from gptopt.optim.cost import state_size
@@ -188,6 +189,8 @@ def _fit(
         saved_step=now.step,
     )
     profiler = StepProfiler(config.profile, run, world.rank)
+    generators = [device] if device.type == "cuda" else []  # of dropout, beside the CPU's
+    gradient = partial(global_gradient, model, parameters, params, reading, precision, world)
 
     # --- the loop -------------------------------------------------------------------------------
     outcome: Outcome | None = None
@@ -215,27 +218,14 @@ def _fit(
             if is_watched:
                 optimizer.watch_step()
 
-            # forward and backward over the parts of the global batch
-            loss = torch.zeros((), device=device)
+            # forward and backward, where it is wanted first at the weights before the last step
             batches = [loader.next_batch() for _ in range(derived.accumulation_steps)]
-            divisor = None  # every part is a mean over equally many targets
-            if reading.ignores:
-                divisor = world.sum(counted(batches)).clamp(min=1) / world.size
-            for batch in batches:
-                with precision.autocast():
-                    logits_BTV = model(batch.inputs, **batch.borders)
-                part = training_loss(
-                    logits_BTV, batch.targets, divisor=divisor, **vars(params.loss)
-                )
-                if divisor is None:
-                    part = part / derived.accumulation_steps
-                precision.backward(part)
-                loss += part.detach()
-            world.average_gradients(parameters)
+            if optimizer.wants_earlier_gradient:
+                with torch.random.fork_rng(generators), optimizer.earlier_weights():  # same dropout
+                    gradient(batches, optimizer.earlier)
+            loss, grad_norm = gradient(batches, optimizer)
             for total in optimizer.totals:
                 world.sum(total)
-            precision.unscale(optimizer)
-            grad_norm = torch.nn.utils.clip_grad_norm_(parameters, params.max_grad_norm or math.inf)
 
             # What is not finite never reaches the weights; on a GPU, where a look makes the host
             # wait for the device, it never reaches a checkpoint.

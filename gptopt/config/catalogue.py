@@ -35,7 +35,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "momo-adam",
     ),
     "Shampoo and its relatives": ("shampoo", "soap", "kron"),
-    "Orthogonalised momentum": ("muon", "normuon", "ns-nadam"),
+    "Orthogonalised momentum": ("muon", "muonh", "normuon", "ns-nadam"),
     "Steepest descent under a norm": (
         "scion",
         "scion-momo",

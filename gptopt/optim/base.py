@@ -12,7 +12,7 @@ Parameters of one group that have equal shapes are updated as one batch, on a CP
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -38,10 +38,14 @@ class PlainOptimizer(torch.optim.Optimizer):
     Attributes:
         wants_loss: Whether ``observe`` is to be called before each step.
         has_eval_weights: Whether ``eval_weights`` changes anything.
+        wants_earlier_gradient: Whether ``observe_earlier`` is to be called before each step but
+            the first. It costs a second forward and backward pass, which hooks of ``attach``
+            see too, and a copy of all weights.
     """
 
     wants_loss = False
     has_eval_weights = False
+    wants_earlier_gradient = False
 
     def attach(self, model: torch.nn.Module) -> None:
         """Called once, before training: the place for hooks."""
@@ -53,6 +57,14 @@ class PlainOptimizer(torch.optim.Optimizer):
 
     def observe(self, loss: Tensor) -> None:
         """Takes the training loss at the weights that the gradients are of, 0-dimensional."""
+
+    def observe_earlier(self, gradients: Mapping[Tensor, Tensor]) -> None:
+        """Takes the gradients of this step's batch at the weights before the last step.
+
+        Args:
+            gradients: By parameter of this rule, averaged and clipped as its ``grad`` is; a
+                parameter that had none is not in it.
+        """
 
     def forget(self) -> None:
         """Called after each step, also after one that was left out: what was seen is used up."""

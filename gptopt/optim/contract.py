@@ -115,7 +115,7 @@ def zero_gradients_leave_nothing_but_decay(params: Params) -> None:
     for _ in range(3):
         for param in model.parameters():
             param.grad = torch.zeros_like(param)
-        take_step(model, optimizer)
+        take_step(model, optimizer, curvature=0.0)
     for row in optimizer.table:
         name, weight = row["name"], getattr(model, row["name"]).data
         expected = (1 - row["lr"] * row["weight_decay"]) ** 3 * before[name]

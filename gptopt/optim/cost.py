@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gptopt.optim.routing import RoutedOptimizer, build_optimizer
@@ -27,7 +27,8 @@ class Cost:
     Attributes:
         state_bytes: Per parameter, beyond the weights and gradients.
         flops: Of the matrix products of one step, mean over ``STEPS`` after the first; products
-            that decompositions (svd, qr, eigh) do inside are not in it.
+            that decompositions (svd, qr, eigh) do inside are not in it, nor are passes through
+            the model.
     """
 
     state_bytes: float
@@ -53,20 +54,24 @@ def cost(params: Mapping[str, Any], model: nn.Module, roles: Mapping[str, str]) 
                 group["fused"] = False  # there is no such kernel on meta
         for param in model.parameters():
             param.grad = torch.empty_like(param)
+        gradients: dict[Tensor, Tensor] = {
+            param: torch.empty_like(param) for param in model.parameters()
+        }
         counter = FlopCounterMode(display=False)
         try:
-            _step(optimizer)
+            _step(optimizer, gradients)
             with counter:
                 for _ in range(STEPS):
-                    _step(optimizer)
+                    _step(optimizer, gradients)
         except (RuntimeError, NotImplementedError):
             return None
     size = sum(param.numel() for param in model.parameters())
     return Cost(state_size(optimizer) / size, counter.get_total_flops() / STEPS)
 
 
-def _step(optimizer: RoutedOptimizer) -> None:
+def _step(optimizer: RoutedOptimizer, gradients: Mapping[Tensor, Tensor]) -> None:
     optimizer.observe(torch.empty(()))
+    optimizer.observe_earlier(gradients)
     optimizer.step()
     optimizer.forget()
 
@@ -77,6 +82,6 @@ def state_size(optimizer: RoutedOptimizer) -> int:
         id(tensor): tensor
         for state in optimizer.state_dict()["state"].values()
         for tensor in state.values()
-        if isinstance(tensor, torch.Tensor)
+        if isinstance(tensor, Tensor)
     }
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -214,10 +214,13 @@ def _train(problem: Problem, params: Mapping[str, Any], factor: float) -> float:
     optimizer = build_optimizer(params, problem.named_parameters(), roles)
     optimizer.attach(problem)
     for step in range(problem.steps):
+        problem.zero_grad()
+        if optimizer.wants_earlier_gradient:
+            with optimizer.earlier_weights():
+                problem.loss(step).backward()
         loss = problem.loss(step)
         if not loss.isfinite():
             return math.inf
-        problem.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"] * (1 - step / problem.steps)

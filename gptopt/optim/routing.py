@@ -20,9 +20,12 @@ from gptopt.config.resolve import load_part
 from gptopt.config.types import Role
 from gptopt.optim import adamw
 from gptopt.optim.base import Group, PlainOptimizer
+from gptopt.optim.earlier import EarlierWeights
 
 COMMON = ("name", "no_decay", "aux")
 """Keys of optimizer_params that this file reads; the optimizer's ``build`` gets the others."""
+EARLIER = "earlier_weight"
+"""The name in the saved state of a parameter under which its weight before the last step is."""
 
 
 class RoutedOptimizer:
@@ -32,6 +35,7 @@ class RoutedOptimizer:
         rules: torch optimizers; each parameter is in exactly one group of one of them.
         table: One dict per parameter, in the model's order: ``name, shape, role, rule, lr,
             weight_decay, numel``.
+        earlier: The weights before the last step; empty unless a rule wants a gradient there.
     """
 
     def __init__(
@@ -43,6 +47,9 @@ class RoutedOptimizer:
         self.rules = rules
         self._asking = [rule for rule in rules if isinstance(rule, PlainOptimizer)]
         self._settings = {*settings, "initial_lr"}
+        self.earlier = EarlierWeights(parameters)
+        self._looks_back = any(rule.wants_earlier_gradient for rule in self._asking)
+        self._has_looked = False
         homes: dict[int, Group] = {}
         for group in self.param_groups:
             group["initial_lr"] = group["lr"]
@@ -88,8 +95,38 @@ class RoutedOptimizer:
         """Tensors that are to be summed over processes before each step, in place."""
         return [total for rule in self._asking for total in rule.totals]
 
+    @property
+    def wants_earlier_gradient(self) -> bool:
+        """Whether the next step needs the gradient of its batch at the ``earlier_weights``."""
+        return self._looks_back and bool(self.earlier.weights)
+
+    @contextmanager
+    def earlier_weights(self) -> Iterator[None]:
+        """Parameters hold the weights before the last step inside; the gradients there are taken.
+
+        No parameter may have a gradient before. Afterwards each has zeros, or NaN where what was
+        taken is not finite, for the step's own gradient to be added to: so whatever checks that
+        one has checked both.
+        """
+        with self.earlier.swapped():
+            yield
+        params = [param for group in self.param_groups for param in group["params"]]
+        gradients = {param: param.grad for param in params if param.grad is not None}
+        self.observe_earlier(gradients)
+        for param, grad in gradients.items():
+            param.grad = 0 * grad
+
+    def observe_earlier(self, gradients: Mapping[Tensor, Tensor]) -> None:
+        """Takes the gradients at the weights before the last step, by parameter."""
+        self._has_looked = True
+        for rule in self._asking:
+            if rule.wants_earlier_gradient:
+                own = [param for group in rule.param_groups for param in group["params"]]
+                rule.observe_earlier({p: gradients[p] for p in own if p in gradients})
+
     def forget(self) -> None:
         """To be called after each step, also after one that was left out."""
+        self._has_looked = False
         for rule in self._asking:
             rule.forget()
 
@@ -116,7 +153,18 @@ class RoutedOptimizer:
             yield
 
     def step(self) -> None:
-        """Lets each rule update its parameters."""
+        """Lets each rule update its parameters.
+
+        Raises:
+            RuntimeError: A rule wants the gradient at earlier weights and did not get it.
+        """
+        if self.wants_earlier_gradient and not self._has_looked:
+            raise RuntimeError(
+                "this optimizer needs a second gradient: run the batch inside of"
+                " earlier_weights() before every step() but the first."
+            )
+        if self._looks_back:
+            self.earlier.keep()
         for rule in self.rules:
             rule.step()
 
@@ -136,6 +184,8 @@ class RoutedOptimizer:
                     if number in saved["state"]:
                         state[name] = saved["state"][number]
                 groups.append({**group, "params": names})
+        for name, weight in self.earlier.weights.items():
+            state[name] = {**state.get(name, {}), EARLIER: weight}
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -163,15 +213,22 @@ class RoutedOptimizer:
                 f" {sorted(there - here)[:3]}; only here: {sorted(here - there)[:3]}"
                 " (rule, role, parameter; the first three)."
             )
+        saved = {
+            name: {key: value for key, value in own.items() if key != EARLIER}
+            for name, own in state_dict["state"].items()
+        }
         for rule in self.rules:
             state, groups = {}, []
             for group in rule.state_dict()["param_groups"]:
                 for name, number in zip(group["param_names"], group["params"], strict=True):
-                    if name in state_dict["state"]:
-                        state[number] = state_dict["state"][name]
+                    if name in saved:
+                        state[number] = saved[name]
                 kept = {key: group[key] for key in ("params", *(self._settings & group.keys()))}
                 groups.append({**saved_groups[group["rule"], group["role"]], **kept})
             rule.load_state_dict({"state": state, "param_groups": groups})
+        if self._looks_back:
+            held = state_dict["state"].items()
+            self.earlier.load({name: own[EARLIER] for name, own in held if EARLIER in own})
 
 
 def build_optimizer(

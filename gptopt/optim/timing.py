@@ -59,9 +59,13 @@ def _stepper(
     optimizer = build_optimizer(params, layers.named_parameters(), roles)
     optimizer.attach(layers)
     loss = torch.tensor(10.0, device=device)
+    gradients: dict[torch.Tensor, torch.Tensor] = {
+        weight: torch.randn_like(weight) for weight in layers.parameters()
+    }
 
     def step() -> None:
         optimizer.observe(loss)
+        optimizer.observe_earlier(gradients)
         optimizer.step()
 
     return step

@@ -87,8 +87,21 @@ def optimizer_of(
     return optimizer
 
 
-def take_step(model: Toy, optimizer: RoutedOptimizer) -> None:
-    """Updates the weights as a training loop does, once the gradients are there."""
+def take_step(model: Toy, optimizer: RoutedOptimizer, *, curvature: float = 1.0) -> None:
+    """Updates the weights as a training loop does, once the gradients G are there.
+
+    Args:
+        model: The owner of the weights W.
+        optimizer: If it wants a gradient at earlier weights W', it gets G + curvature (W' - W).
+        curvature: Second derivative of the loss; 1 is that of ``Toy``.
+    """
+    if optimizer.wants_earlier_gradient:
+        before = {p: (p.grad, p.detach().clone()) for p in model.parameters() if p.grad is not None}
+        with optimizer.earlier_weights():
+            for param, (grad, weight) in before.items():
+                param.grad = grad + curvature * (param.detach() - weight)
+        for param, (grad, _) in before.items():
+            param.grad = grad
     optimizer.observe(torch.tensor(sum(model.losses().values())))
     optimizer.step()
     optimizer.forget()

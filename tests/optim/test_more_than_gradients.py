@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from optim_toy import Toy, build, from_yaml, runnable
+from optim_toy import Toy, build, from_yaml, runnable, take_step
 from tiny import marker, rows, tiny
 
 import gptopt
@@ -18,6 +18,7 @@ ASKING = [
     ("newton-muon", "refresh_every=3"),
     ("muonmax-momo", "truncate_loss=1.0"),
     ("momo-adam", "truncate_loss=1.0"),
+    ("mars", "exact=true"),
 ]
 
 
@@ -28,11 +29,16 @@ def test_a_rule_that_asks_for_nothing_leaves_no_trace(name: str) -> None:
     assert not optimizer.wants_loss
     assert not optimizer.has_eval_weights
     assert optimizer.totals == []
+    assert not optimizer.wants_earlier_gradient
     assert all(not module._forward_pre_hooks for module in model.modules())
     before = model.weights()
     with optimizer.eval_weights():
         inside = model.weights()
     assert all(torch.equal(before[key], inside[key]) for key in before)
+    model.set_gradients(0)
+    take_step(model, optimizer)
+    assert not optimizer.wants_earlier_gradient
+    assert optimizer.earlier.weights == {}
 
 
 @pytest.mark.parametrize("name", ["dap-ns-nadam", "muonmax-momo", "schedule-free-adamw"])
