@@ -38,7 +38,7 @@ class Times:
         if self.factor == 1:
             return carried
         value = float(f"{carried * self.factor:.6g}")
-        return int(value) if isinstance(carried, int) and value == int(value) else value
+        return int(value) if isinstance(carried, int) and value.is_integer() else value
 
 
 @dataclass(frozen=True)

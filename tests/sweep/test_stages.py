@@ -218,7 +218,14 @@ def test_a_later_stage_has_the_same_limit(planned):
 
 @pytest.mark.parametrize(
     ("carried", "factor", "value"),
-    [(0.001, 0.5, 0.0005), (3e-4, 3, 0.0009), (0.1, 1 / 3, 0.0333333), (32, 2, 64), (5, 0.5, 2.5)],
+    [
+        (0.001, 0.5, 0.0005),
+        (3e-4, 3, 0.0009),
+        (0.1, 1 / 3, 0.0333333),
+        (32, 2, 64),
+        (5, 0.5, 2.5),
+        (50, 1e308, math.inf),  # which no key takes
+    ],
 )
 def test_times_multiplies_and_rounds_to_six_digits(carried, factor, value):
     assert Times(factor).of(carried) == value
