@@ -165,9 +165,15 @@ def _unlike_settings(runs: pd.DataFrame, best: list[dict[str, Any]]) -> list[str
             for row in best
         }
         if len({str(value) for value in values.values()}) > 1:
-            listed = ", ".join(f"{optimizer} {value}" for optimizer, value in values.items())
+            listed = ", ".join(
+                f"{optimizer} {_shown(value)}" for optimizer, value in values.items()
+            )
             found.append(f"The best trials have different {what}: {listed}.")
     return found
+
+
+def _shown(value: Any) -> str:
+    return "null" if value != value else str(value)
 
 
 def _untuned(best: list[dict[str, Any]]) -> list[str]:

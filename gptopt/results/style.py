@@ -54,6 +54,8 @@ STYLE: Any = {
     "pdf.fonttype": 42,
 }
 FLOOR = "lowest possible"
+LONG_LABEL = 18
+"""Characters of which three labels no longer stand side by side above a figure."""
 LOGARITHMIC = 4.0
 """An axis is logarithmic when its highest value is this many times its lowest one."""
 WIDTH, HEIGHT = 5.0, 3.3  # inches; the text above is in points, so print keeps its size
@@ -237,5 +239,5 @@ def add_legend(figure: Figure, axes: Axes) -> None:
     """A legend above the axes, where it covers nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        columns = min(3, len(handles))
+        columns = min(2 if max(map(len, labels)) > LONG_LABEL else 3, len(handles))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns)
