@@ -73,8 +73,8 @@ class Training:
         """Process ids of the tracker and of its wandb-core, once the run is set up there."""
 
         def ready():
-            found = descendants(self.process.pid)
-            return list(self.run.glob("wandb/*run-*/*.wandb")) and found
+            found = descendants(self.process.pid)  # for a moment also what wandb asks, such as git
+            return list(self.run.glob("wandb/*run-*/*.wandb")) and len(found) == 2 and found
 
         follower, service = wait_for(ready)
         assert b"wandb-core" in cmdline(service)
