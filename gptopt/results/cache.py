@@ -29,7 +29,7 @@ from gptopt.results.store import Block, Store
 
 logger = logging.getLogger(__name__)
 
-VERSION = f"1.{columns.VERSION}"
+VERSION = f"2.{columns.VERSION}"
 FEWEST_RUNS = 100
 """A smaller tree is read anew every time: that takes no longer than anybody notices."""
 

@@ -68,7 +68,7 @@ def _stamp(run: str, entries: dict[str, os.DirEntry[str]]) -> Found:
         if name in _READ or name.startswith("metrics."):
             parts.append(_signature(name, entries[name]))
     for name in (layout.OVERRIDES, layout.ATTEMPTS):
-        parts.append(_signature(name, os.path.join(run, name)))
+        parts.append(_signature(name, f"{run}/{name}"))
     ended = not entries.keys().isdisjoint(layout.TERMINAL.values())
     return Found(run, " ".join(parts), ended)
 

@@ -82,29 +82,30 @@ class Store:
     def copy(self, block: Block, source: Store) -> Block:
         """Writes a block of ``source``, which has the same words; returns where it is."""
         self.file.seek(self.end)
-        self.file.write(source._bytes(block))
+        self.file.write(source._numbers(block, np.empty(block.size // WIDTH)).data)
         copied = block._replace(offset=self.end)
         self.end += block.size
         return copied
 
-    def read(self, block: Block) -> dict[str, NDArray]:
-        """The columns of ``block``.
+    def read(self, block: Block, room: NDArray[np.float64]) -> dict[str, NDArray]:
+        """The columns of ``block``, which lie in ``room`` until that is used again.
+
+        New memory for every block would cost more than reading it.
 
         Raises:
-            OSError: The file ends before it.
+            OSError: The file ends before the block.
         """
-        data = self._bytes(block)
-        numbers = np.frombuffer(data, np.float64).reshape(len(block.columns), block.rows)
+        numbers = self._numbers(block, room).reshape(len(block.columns), block.rows)
         return {
             name: row.view(np.int64) if name in _WHOLE else row
             for name, row in zip(block.columns, numbers, strict=True)
         }
 
-    def _bytes(self, block: Block) -> bytes:
-        data = os.pread(self.file.fileno(), block.size, block.offset)
-        if len(data) != block.size:
+    def _numbers(self, block: Block, room: NDArray[np.float64]) -> NDArray[np.float64]:
+        numbers = room[: block.size // WIDTH]
+        if os.preadv(self.file.fileno(), [numbers.data], block.offset) != block.size:
             raise OSError(f"{self.file.name}: shorter than its index says")
-        return data
+        return numbers
 
     def _place(self, word: str) -> int:
         if word not in self._places:
@@ -139,36 +140,46 @@ def _table(stored: Sequence[Stored], standard: Iterable[str], text: str) -> pd.D
     kinds = dict.fromkeys(block.columns for _, _, block in stored)
     names = dict.fromkeys([*standard, *(name for columns in kinds for name in columns)])
     codes, words = _codes(store for _, store, _ in stored)
-    types = {"attempt": np.int32, "step": np.int64, text: np.int32}
+    types = {"attempt": np.int32, "step": np.int64, text: _place_type(words)}
     columns = {
         name: np.empty(sum(counts), types.get(name, np.float64))
         for name in names
         if name != "run_id"
     }
+    room = np.empty(max((block.size for _, _, block in stored), default=0) // WIDTH)
+    used = np.zeros(len(words), bool)
     start = 0
     for _, store, block in stored:
         if not block.rows:
             continue
-        numbers = store.read(block)
+        numbers = store.read(block, room)
         numbers[text] = codes[id(store)][numbers[text]]
+        used[numbers[text]] = True
         for name, column in columns.items():
             column[start : start + block.rows] = numbers.get(name, np.nan)
         start += block.rows
-    runs = np.repeat(np.arange(len(stored), dtype=np.int32), counts)
+    runs = np.repeat(np.arange(len(stored), dtype=_place_type(stored)), counts)
     run_ids = pd.Index([run_id for run_id, _, _ in stored], dtype=str)
     texts = {
-        "run_id": pd.Categorical.from_codes(runs, run_ids),
-        text: _categories(columns[text], words),
+        "run_id": pd.Categorical.from_codes(runs, run_ids, validate=False),
+        text: _categories(columns[text], words, used),
     }
     return pd.DataFrame({name: texts.get(name, columns.get(name)) for name in names}, copy=False)
 
 
-def _categories(codes: NDArray[np.int32], words: list[str]) -> pd.Categorical[str]:
-    """The texts of ``codes``; of ``words`` those that occur, in their order."""
-    used = np.bincount(codes, minlength=len(words)) > 0
-    places = np.cumsum(used, dtype=np.int32) - 1
+def _place_type(things: Sequence[object]) -> np.dtype:
+    """The smallest type of the places of ``things`` and of -1, as pandas keeps categories."""
+    return np.min_scalar_type(-max(1, len(things)))
+
+
+def _categories(
+    codes: NDArray[np.integer], words: list[str], used: NDArray[np.bool_]
+) -> pd.Categorical[str]:
+    """The texts of ``codes``; of ``words`` those that are used, in their order."""
     kept = [word for word, occurs in zip(words, used, strict=True) if occurs]
-    return pd.Categorical.from_codes(places[codes], pd.Index(kept, dtype=str))
+    if len(kept) < len(words):
+        codes = (np.cumsum(used, dtype=codes.dtype) - 1)[codes]
+    return pd.Categorical.from_codes(codes, pd.Index(kept, dtype=str), validate=False)
 
 
 def _codes(stores: Iterable[Store]) -> tuple[dict[int, NDArray[np.int32]], list[str]]:

@@ -46,7 +46,8 @@ def read_trees(roots: Sequence[Path], *, cache: bool) -> Runs:
     entries: dict[str, tuple[caches.Entry, Store]] = {}
     frames = []
     for root in roots:
-        found = list(find(root, problems))
+        with _without_collector():
+            found = list(find(root, problems))
         tree = _read(os.path.realpath(root), found, cache=cache)
         frames.append(_with_states(runtable.frame(tree.table), found))
         entries |= tree.entries
@@ -78,7 +79,8 @@ def _read(root: str, found: Sequence[Found], *, cache: bool) -> Tree:
     if not cache or len(found) < caches.FEWEST_RUNS:
         return _read_anew(found, None)
     directory = caches.folder(root)
-    index = caches.load(directory)
+    with _without_collector():
+        index = caches.load(directory)
     if index is not None and _stamps(found) == {p: e.stamp for p, e in index.entries.items()}:
         return _tree(index)
     with caches.writing(directory) as alone:
@@ -104,8 +106,8 @@ def _update(directory: Path, found: Sequence[Found]) -> Tree:
     """Reads what changed into the cache, which nobody else writes to meanwhile."""
     index = caches.load(directory, tell=True)  # again: it may have been written since
     token, store = caches.appendable(directory, index)
-    entries, rows = _read_changed(found, index, store)
-    new = caches.Index(token, store, entries, runtable.encode(rows))
+    entries, table = _read_changed(found, index, store)
+    new = caches.Index(token, store, entries, table)
     new = caches.compact(directory, new)
     caches.save(directory, new)
     return _tree(new)
@@ -114,11 +116,11 @@ def _update(directory: Path, found: Sequence[Found]) -> Tree:
 def _read_anew(found: Sequence[Found], index: caches.Index | None) -> Tree:
     """Reads what is not in ``index`` into a file that vanishes with this process."""
     store = Store(tempfile.TemporaryFile(), 0)  # noqa: SIM115, closed with its Store
-    entries, rows = _read_changed(found, index, store)
+    entries, table = _read_changed(found, index, store)
     store.file.flush()
     known = index.entries if index else {}
     return Tree(
-        runtable.encode(rows),
+        table,
         {
             path: (entry, index.store if index and entry is known.get(path) else store)
             for path, entry in entries.items()
@@ -128,17 +130,16 @@ def _read_anew(found: Sequence[Found], index: caches.Index | None) -> Tree:
 
 def _read_changed(
     found: Sequence[Found], index: caches.Index | None, store: Store
-) -> tuple[dict[str, caches.Entry], list[Row]]:
+) -> tuple[dict[str, caches.Entry], runtable.Columns]:
     """Entries and rows of all ``found``; what ``index`` does not know goes to ``store``."""
     known = index.entries if index else {}
     runs = [path for path, entry in known.items() if entry.metrics is not None]
-    rows_known = runtable.decode(index.table, len(runs)) if index else []
-    old = dict(zip(runs, rows_known, strict=True))
+    old = {path: place for place, path in enumerate(runs)}
     entries: dict[str, caches.Entry] = {}
-    rows = []
+    rows: list[Row | int] = []
     for run in found:
         entry = known.get(run.path)
-        row = old.get(run.path)
+        row: Row | int | None = old.get(run.path)
         if entry is None or entry.stamp != run.stamp:
             with _without_collector():
                 read = read_run(Path(run.path))
@@ -148,12 +149,12 @@ def _read_changed(
         entries[run.path] = entry
         if row is not None:
             rows.append(row)
-    return entries, rows
+    return entries, runtable.revise(index.table if index else {}, rows)
 
 
 @contextlib.contextmanager
 def _without_collector() -> Iterator[None]:
-    """Looking for cycles among thousands of small dictionaries would take a tenth of the time."""
+    """Looking for cycles among thousands of small objects would take a tenth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
