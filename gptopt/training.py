@@ -306,10 +306,9 @@ def _fit(
                         precision=precision,
                         world=world,
                     )
-                if is_last:
-                    losses["optimizer_state_bytes"] = state_size(optimizer)
                 now.final["val_loss"] = val_loss = losses["val_loss"]
-                recorder.write(_row("eval", step, now, derived, **losses))
+                costs = {"optimizer_state_bytes": state_size(optimizer)} if is_last else {}
+                recorder.write(_row("eval", step, now, derived, **losses, **costs))
                 if not math.isfinite(val_loss):
                     outcome = Outcome("diverged", f"step {step}: val_loss is {val_loss}")
                     break

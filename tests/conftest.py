@@ -1,4 +1,6 @@
+import atexit
 import os
+import shutil
 import tempfile
 
 # Bit-exact tests need one thread, and several workers on few cores need no more.
@@ -7,4 +9,6 @@ os.environ["MKL_NUM_THREADS"] = "1"
 for name in ("OUTPUT_ROOT", "DATA_ROOT", "GPTOPT_PLUGINS", "GPTOPT_DEADLINE"):
     os.environ.pop(name, None)
 # No test reads or leaves a cache of somebody's results.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gptopt-tests-")
+_cache = tempfile.mkdtemp(prefix="gptopt-tests-")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = _cache

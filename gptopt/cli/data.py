@@ -16,7 +16,7 @@ from gptopt import layout
 from gptopt.cli.common import reports_errors
 
 if TYPE_CHECKING:
-    from gptopt.data.prepare import Progress
+    from gptopt.data.preparation.prepare import Progress
     from gptopt.data.texts import TextOptions
 
 PATTERNS = ("*.txt", "*.jsonl", "*.parquet")
@@ -105,8 +105,8 @@ def prepare(
 
     Stopped at any moment, the same command goes on; the result is the same, byte for byte.
     """
-    from gptopt.data.options import Options
-    from gptopt.data.prepare import prepare
+    from gptopt.data.preparation.options import Options
+    from gptopt.data.preparation.prepare import prepare
 
     texts = text_options(fields, patterns, separator)
     manifest = prepare(
@@ -172,7 +172,7 @@ def train_tokenizer(
     separator: str | None,
 ) -> None:
     """Learn a vocabulary from SOURCES, for --tokenizer and data.tokenizer."""
-    from gptopt.data.train_tokenizer import train_tokenizer
+    from gptopt.data.preparation.train_tokenizer import train_tokenizer
 
     options = text_options(fields, patterns, separator)
     size = train_tokenizer(sources, out, kind=kind, vocab_size=vocab_size, options=options)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,8 +37,63 @@ if TYPE_CHECKING:
 MANY_RUNS = 100
 """More than this are asked for, on a terminal."""
 
+
+@dataclass(frozen=True)
+class Launch:
+    """How a person wants the runs of a plan to be started."""
+
+    overrides: list[str]
+    via: str
+    max_runs: int
+    dry_run: bool
+    yes: bool
+
+    def backend(self, found: Plan) -> str:
+        """The back end of ``found``."""
+        return found.cluster.backend if self.via == "auto" else self.via
+
+    def go(self, found: Plan, replan: Replan | None = None) -> ExitCode:
+        """Checks, tells, asks and starts; with ``replan`` also the stages it comes to know."""
+        check_data(found)
+        if self.dry_run:
+            show(found)
+            return ExitCode.DONE
+        tell(found)
+        _ask(found, self.yes)
+        return _start(found, self.backend(found), self.overrides, replan)
+
+    def replan(self, what: Path, *, chain: bool) -> Replan | None:
+        """Plans ``what`` once more, with what was found meanwhile; None without ``chain``."""
+        return partial(planned, what, self.overrides, self.max_runs) if chain else None
+
+
+def launches(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the arguments of ``Launch``, as one, and ends errors with one message."""
+
+    @overrides_argument
+    @via_option
+    @cluster_option
+    @click.option("--dry-run", is_flag=True, help="Check and tell, start nothing.")
+    @max_option
+    @yes_option
+    @reports_errors
+    @wraps(command)
+    def wrapped(
+        overrides: tuple[str, ...],
+        via: str,
+        cluster: str | None,
+        dry_run: bool,
+        max_runs: int,
+        yes: bool,
+        **others: Any,
+    ) -> None:
+        extra = _with_backend(overrides, via, cluster)
+        command(launch=Launch(extra, via, max_runs, dry_run, yes), **others)
+
+    return wrapped
+
+
 chain_option = click.option("--chain", is_flag=True, help="Then go on with the stages to come.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Check and tell, start nothing.")
 
 
 @click.command("plan")
@@ -65,76 +121,35 @@ def plan_command(
 
 @click.command()
 @file_argument
-@overrides_argument
-@via_option
-@cluster_option
-@dry_run_option
+@launches
 @chain_option
 @click.option("--report", is_flag=True, help="Then write reports/<name of FILE>/ (local only).")
-@max_option
-@yes_option
-@reports_errors
-def submit(
-    file: Path,
-    overrides: tuple[str, ...],
-    via: str,
-    cluster: str | None,
-    dry_run: bool,
-    chain: bool,
-    report: bool,
-    max_runs: int,
-    yes: bool,
-) -> None:
+def submit(file: Path, launch: Launch, chain: bool, report: bool) -> None:
     """Start what FILE asks for and has no result yet.
 
     Of a file with stages: the stage whose turn it is. OVERRIDES are for all runs, as for
     run_hydra.py: training=tiny cluster.workers=4 +logging=wandb
     """
-    extra = _with_backend(overrides, via, cluster)
-    found = planned(file, extra, max_runs)
-    backend = found.cluster.backend if via == "auto" else via
-    if report and backend != "local":
+    found = planned(file, launch.overrides, launch.max_runs)
+    if report and launch.backend(found) != "local":
         raise ValueError("--report waits for the runs; jobs in a queue are not waited for.")
     if chain and len(found.stages) == 1:
         raise ValueError(f"--chain: {file} has no $stages.")
-    check_data(found)
-    if dry_run:
-        show(found)
-        return
-    tell(found)
-    _ask(found, yes)
-    code = _start(found, backend, extra, _again(file, extra, max_runs, chain))
-    if report:
-        runs = planned(file, extra, max_runs).runs
+    code = launch.go(found, launch.replan(file, chain=chain))
+    if report and not launch.dry_run:
+        runs = planned(file, launch.overrides, launch.max_runs).runs
         write_report([run.run for run in runs], REPORTS / found.name)
     sys.exit(int(code))
 
 
 @click.command("next")
 @what_argument
-@overrides_argument
+@launches
 @click.option("--stage", type=click.IntRange(2), help="Which one; else the first unfinished one.")
-@via_option
-@cluster_option
-@dry_run_option
 @chain_option
-@max_option
-@yes_option
-@reports_errors
-def next_command(
-    what: Path,
-    overrides: tuple[str, ...],
-    stage: int | None,
-    via: str,
-    cluster: str | None,
-    dry_run: bool,
-    chain: bool,
-    max_runs: int,
-    yes: bool,
-) -> None:
+def next_command(what: Path, launch: Launch, stage: int | None, chain: bool) -> None:
     """Start the next stage of FILE, once every run of the stages before it has a result."""
-    extra = _with_backend(overrides, via, cluster)
-    found = planned(what, extra, max_runs)
+    found = planned(what, launch.overrides, launch.max_runs)
     if stage is not None and stage > len(found.stages):
         click.echo(f"{what} has {len(found.stages)} stages; there is no stage {stage}.")
         return
@@ -146,38 +161,15 @@ def next_command(
             f"{what}: stage {first.number + 1} waits for stage {first.number}, of which"
             f" {first.missing} of {first.size} runs have no result. Nothing was started."
         )
-    check_data(found)
-    if dry_run:
-        show(found)
-        return
-    tell(found)
-    _ask(found, yes)
-    backend = found.cluster.backend if via == "auto" else via
-    sys.exit(int(_start(found, backend, extra, _again(what, extra, max_runs, chain))))
+    sys.exit(int(launch.go(found, launch.replan(what, chain=chain))))
 
 
 @click.command()
 @what_argument
-@overrides_argument
+@launches
 @click.option("--class", "classes", multiple=True, help="Only failures of this class; repeatable.")
 @click.option("--all", "every", is_flag=True, help="Those of every class, also if they would fail.")
-@via_option
-@cluster_option
-@dry_run_option
-@max_option
-@yes_option
-@reports_errors
-def retry(
-    what: Path,
-    overrides: tuple[str, ...],
-    classes: tuple[str, ...],
-    every: bool,
-    via: str,
-    cluster: str | None,
-    dry_run: bool,
-    max_runs: int,
-    yes: bool,
-) -> None:
+def retry(what: Path, launch: Launch, classes: tuple[str, ...], every: bool) -> None:
     """Start runs again that ended without a result, where that may help.
 
     Without --class or --all: crash, hang, storage, node failure, preempted, time limit. Those of
@@ -192,18 +184,9 @@ def retry(
             message = f"--class {name}: there is no such class.{nearest(name, known)}"
             raise ValueError(f"{message} There are: {', '.join(known)}.")
     chosen = set(known if every else classes or RETRIED)
-    extra = _with_backend(overrides, via, cluster)
-    found = recorded(what) if what.is_dir() else planned(what, extra, max_runs)
+    found = recorded(what) if what.is_dir() else planned(what, launch.overrides, launch.max_runs)
     failed = {run.run for run in found.runs if failure_class(run.state) in chosen}
-    found = found.only(failed)
-    check_data(found)
-    if dry_run:
-        show(found)
-        return
-    tell(found)
-    _ask(found, yes)
-    backend = found.cluster.backend if via == "auto" else via
-    sys.exit(int(_start(found, backend, extra, None)))
+    sys.exit(int(launch.go(found.only(failed))))
 
 
 def _with_cluster(overrides: Sequence[str], cluster: str | None) -> list[str]:
@@ -231,11 +214,6 @@ def _ask(found: Plan, yes: bool) -> None:
     beside = f" beside {waiting} in the queue" if waiting else ""
     if not click.confirm(f"Start {count} runs{beside}?"):
         sys.exit(int(ExitCode.CONFIG))
-
-
-def _again(what: Path, extra: Sequence[str], max_runs: int, chain: bool) -> Replan | None:
-    """Plans once more, with what was found meanwhile; None where stages are not chained."""
-    return partial(planned, what, extra, max_runs) if chain else None
 
 
 def _start(found: Plan, backend: str, extra: Sequence[str], replan: Replan | None) -> ExitCode:

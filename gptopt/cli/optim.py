@@ -66,8 +66,8 @@ def check(what: str) -> None:
     """
     import torch
 
+    from gptopt.optim.checking.verdicts import verdicts
     from gptopt.optim.cost import cost
-    from gptopt.optim.verdicts import verdicts
 
     torch.set_num_threads(1)
     failed = 0

@@ -6,7 +6,7 @@ import functools
 
 from gptopt.config.identity import IDENTITY_NODES
 
-VERSION = 2
+VERSION = 3
 """Counts up when a column is added; none is ever renamed or given another meaning."""
 
 RUN_TEXTS = {
@@ -57,6 +57,7 @@ METRIC_COLUMNS = {
     "tokens_per_second": "training tokens per second since the row before",
     "step_ms": "milliseconds per optimizer step since the row before",
     "optimizer_ms": "milliseconds of the optimizer's own work per step",
+    "optimizer_state_bytes": "bytes of the optimizer's state; in the last `eval` row",
 }
 DIAGNOSTIC_COLUMNS = {
     "run_id": "joins the table of runs",

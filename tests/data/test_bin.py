@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gptopt.data import DataError, check_ids, open_corpus
+from gptopt.data.preparation.writing import write_shard
 from gptopt.data.shards import Shards, open_shard, sampled_sha256
-from gptopt.data.writing import write_shard
 
 TOKENS = [7, 50256, 0, 65535, 12]
 HEADERED = [(20240520, 1, "H"), (20240801, 7, "I"), (20250401, 1, "H")]

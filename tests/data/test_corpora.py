@@ -249,6 +249,6 @@ def test_just_enough_data_is_enough():
 
 
 def test_opening_and_preparing_data_do_not_import_torch():
-    imports = "import sys, gptopt.data.prepare, gptopt.data.formats.bin"
+    imports = "import sys, gptopt.data.preparation.prepare, gptopt.data.formats.bin"
     code = f"{imports}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

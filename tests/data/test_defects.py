@@ -11,8 +11,8 @@ from tiny import tiny
 from gptopt import gradient
 from gptopt.data import DataError, open_corpus
 from gptopt.data.loader import Loader
-from gptopt.data.options import Options
-from gptopt.data.prepare import prepare
+from gptopt.data.preparation.options import Options
+from gptopt.data.preparation.prepare import prepare
 from gptopt.data.shards import Shards, open_shard
 from gptopt.data.texts import TextOptions
 from gptopt.run import execute

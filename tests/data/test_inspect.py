@@ -8,8 +8,8 @@ import pytest
 
 from gptopt.data import Corpus, DataError
 from gptopt.data.inspect import describe, node_of_directory, node_of_preset
+from gptopt.data.preparation.writing import write_shard
 from gptopt.data.verify import verify
-from gptopt.data.writing import write_shard
 
 
 def corpus(train, **changes):

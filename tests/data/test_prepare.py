@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gptopt.data import DataError, open_corpus, texts
-from gptopt.data.options import Options
-from gptopt.data.prepare import prepare
+from gptopt.data.preparation.options import Options
+from gptopt.data.preparation.prepare import prepare
 from gptopt.data.shards import Shards, open_shard
 from gptopt.data.texts import TextOptions, documents, find_files
 
@@ -254,7 +254,7 @@ def test_an_interrupted_preparation_is_refused_and_goes_on(sources, tmp_path):
 
 
 def test_two_preparations_of_one_directory_are_refused(sources, tmp_path):
-    from gptopt.data.claim import Claim
+    from gptopt.data.preparation.claim import Claim
 
     with (
         Claim(tmp_path / "out", {}),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gptopt.data import DataError, gpt2
+from gptopt.data.preparation.train_tokenizer import train_tokenizer
 from gptopt.data.texts import TextOptions
 from gptopt.data.tokenizers import load_tokenizer
-from gptopt.data.train_tokenizer import train_tokenizer
 
 TEXTS = TextOptions(("text",), ("*.txt",), None)
 

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from gptopt.config.resolve import find_part, is_installed, library_of
 from gptopt.layout import HYDRA_CONF, PROJECT
-from gptopt.optim.toy import PARAMETERS, ROLES, Toy, take_step
-from gptopt.optim.toy import optimizer_of as build
+from gptopt.optim.checking.toy import PARAMETERS, ROLES, Toy, take_step
+from gptopt.optim.checking.toy import optimizer_of as build
 
 __all__ = ["PARAMETERS", "ROLES", "Toy", "build", "take_step"]
 

@@ -13,10 +13,11 @@ from optim_toy import from_yaml, write_docs_example
 from gptopt.cli import main
 from gptopt.config import catalogue
 from gptopt.layout import HYDRA_CONF
-from gptopt.optim import gym, timing
+from gptopt.optim import timing
+from gptopt.optim.checking import gym
+from gptopt.optim.checking.toy import ROLES, Toy
+from gptopt.optim.checking.verdicts import checks, judge
 from gptopt.optim.cost import cost
-from gptopt.optim.toy import ROLES, Toy
-from gptopt.optim.verdicts import checks, judge
 
 RETURN = "        return momentum / norm.clamp(min=torch.finfo(norm.dtype).tiny)  # (2)\n"
 STATE = """        if not state:

@@ -17,10 +17,11 @@ from tiny import end, marker, result, rows, signal_in_step, start, tiny
 import gptopt
 from gptopt import checkpoint, layout
 from gptopt.config.identity import run_directory
-from gptopt.optim import RoutedOptimizer, build_optimizer, gym
-from gptopt.optim.contract import CHECKS, NotApplicableError
+from gptopt.optim import RoutedOptimizer, build_optimizer
+from gptopt.optim.checking import gym
+from gptopt.optim.checking.contract import CHECKS, NotApplicableError
+from gptopt.optim.checking.toy import ROLES, train
 from gptopt.optim.mars import Mars
-from gptopt.optim.toy import ROLES, train
 from gptopt.precision import Precision
 
 MARS = "optimizer=mars"

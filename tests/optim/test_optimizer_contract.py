@@ -1,7 +1,8 @@
 """What every optimizer promises. A new Python and YAML file is picked up by itself.
 
 The worked example of docs/adding-an-optimizer.md is held to the same. The promises themselves
-are in gptopt/optim/contract.py, for `gptopt optim check`; test_contract.py breaks each of them.
+are in gptopt/optim/checking/contract.py, for `gptopt optim check`; test_contract.py breaks each
+of them.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import pytest
 from optim_toy import from_yaml, read_params, runnable, write_docs_example
 
 from gptopt.config.resolve import library_of
-from gptopt.optim import gym
-from gptopt.optim.contract import CHECKS, NotApplicableError
+from gptopt.optim.checking import gym
+from gptopt.optim.checking.contract import CHECKS, NotApplicableError
 
 DOCS_EXAMPLE = "the example in docs"
 

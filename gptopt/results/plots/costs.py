@@ -9,8 +9,6 @@ from gptopt.results.load import Runs, records
 from gptopt.results.stats import best_trials, trials
 from gptopt.results.style import Plot, add_legend, look, new_axes, styled
 
-STATE_BYTES = "optimizer_state_bytes"
-
 
 @styled
 def optimizer_cost(runs: Runs) -> Plot:
@@ -28,11 +26,8 @@ def optimizer_cost(runs: Runs) -> Plot:
     timed = rows.dropna(subset=["step_ms", "optimizer_ms"])
     timed = timed[timed["run_id"].duplicated()]
     data = timed.groupby("optimizer")[["step_ms", "optimizer_ms"]].median()
-    if STATE_BYTES in rows:
-        size = (rows[STATE_BYTES] / rows["parameters"]).groupby(rows["optimizer"]).max()
-        data["bytes_per_parameter"] = size
-    else:
-        data["bytes_per_parameter"] = math.nan
+    size = (rows["optimizer_state_bytes"] / rows["parameters"]).groupby(rows["optimizer"]).max()
+    data = data.join(size.rename("bytes_per_parameter"))
     data = data.sort_values("optimizer_ms").reset_index()
     columns = {"ms per step": "optimizer_ms", "bytes of state per parameter": "bytes_per_parameter"}
     shown = {label: column for label, column in columns.items() if data[column].notna().any()}

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from gptopt.data.hashing import mix64
-from gptopt.data.options import Options
+from gptopt.data.preparation.options import Options
+from gptopt.data.preparation.tokenizing import Rows, read_rows
+from gptopt.data.preparation.writing import PartWriter
 from gptopt.data.tokenizers import Tokenizer, id_type
-from gptopt.data.tokenizing import Rows, read_rows
-from gptopt.data.writing import PartWriter
 
 PARTS = ("train", "val")
 

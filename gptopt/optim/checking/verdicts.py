@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from gptopt.config.resolve import find_part
-from gptopt.optim import gym
-from gptopt.optim.contract import CHECKS, BrokenPromiseError, NotApplicableError, Params
+from gptopt.optim.checking import gym
+from gptopt.optim.checking.contract import CHECKS, BrokenPromiseError, NotApplicableError, Params
 
 Outcome = Literal["kept", "broken", "not applicable"]
 

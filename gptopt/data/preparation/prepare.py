@@ -29,16 +29,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptopt.data.claim import Claim
 from gptopt.data.corpus import DataError
-from gptopt.data.joining import Parts, join
 from gptopt.data.manifest import MANIFEST, UNFINISHED
-from gptopt.data.options import Options
+from gptopt.data.preparation.claim import Claim
+from gptopt.data.preparation.joining import Parts, join
+from gptopt.data.preparation.options import Options
+from gptopt.data.preparation.tokenizing import Tokenize
+from gptopt.data.preparation.workers import run_all
+from gptopt.data.preparation.writing import LONGEST
 from gptopt.data.texts import Span, find_files, units
 from gptopt.data.tokenizers import Tokenizer, load_tokenizer
-from gptopt.data.tokenizing import Tokenize
-from gptopt.data.workers import run_all
-from gptopt.data.writing import LONGEST
 from gptopt.files import read_json, write_json
 
 

@@ -17,8 +17,8 @@ import torch
 
 from gptopt.config.problems import nearest
 from gptopt.config.resolve import find_part, keys_of
+from gptopt.optim.checking.toy import NOTHING, ROLES, SCHEDULE, Toy, optimizer_of, take_step, train
 from gptopt.optim.routing import COMMON, build_optimizer
-from gptopt.optim.toy import NOTHING, ROLES, SCHEDULE, Toy, optimizer_of, take_step, train
 
 Params = Mapping[str, Any]
 GAPS = {0: "square_1", 2: "square_2"}

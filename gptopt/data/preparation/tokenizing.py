@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gptopt.data.corpus import DataError
-from gptopt.data.options import Options
+from gptopt.data.preparation.options import Options
 from gptopt.data.texts import Document, Span, read
 from gptopt.data.tokenizers import Tokenizer, id_type, load_tokenizer
 

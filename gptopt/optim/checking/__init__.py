@@ -1,0 +1,1 @@
+"""Does an optimizer keep what every optimizer of gptopt promises? ``gptopt optim check``."""
