@@ -1,9 +1,9 @@
 """What was read from a tree of runs, kept, so that only what changed is read again.
 
     <cache home>/<hash of the root>/
-      index.json        version, stamps and rows of the runs, where their metrics are
-      rows.<token>.bin  the metrics (see store), appended to; a new file once half is waste
-      lock              held by the one process that writes
+      index.json    version, stamps and rows of the runs, where their metrics are
+      rows.<token>  the metrics (see store), appended to; a new folder once half is waste
+      lock          held by the one process that writes
 
 The index is replaced after the rows it speaks of are on disk, and old rows are never
 overwritten, so a reader needs no lock. Whatever does not fit together is read anew.
@@ -18,18 +18,20 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from gptopt import files
 from gptopt.results import columns, runtable
-from gptopt.results.store import Block, Store
+from gptopt.results.store import Part, Sheet, Store
 
 logger = logging.getLogger(__name__)
 
-VERSION = f"2.{columns.VERSION}"
+VERSION = f"3.{columns.VERSION}"
+SHEETS = ("metrics", "diagnostics")
 FEWEST_RUNS = 100
 """A smaller tree is read anew every time: that takes no longer than anybody notices."""
 
@@ -46,8 +48,8 @@ class Entry:
 
     stamp: str
     problems: list[tuple[str, str, int]]
-    metrics: Block | None
-    diagnostics: Block | None
+    metrics: Part | None
+    diagnostics: Part | None
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Index:
     """The whole of a cache.
 
     Attributes:
-        token: Names the file of the rows.
+        token: Names the folder of the rows.
         entries: By path of the directory.
         table: Rows of the entries that are runs, in their order.
     """
@@ -109,42 +111,37 @@ def _decode(directory: Path, found: dict[str, Any]) -> Index:
         path: Entry(
             stamp,
             problems,
-            *(Block(place, rows, kinds[kind]) for place, rows, kind in blocks or ()),
+            *(Part(start, rows, kinds[kind]) for start, rows, kind in parts),
         )
-        if blocks
+        if parts
         else Entry(stamp, problems, None, None)
-        for path, (stamp, problems, blocks) in found["runs"].items()
+        for path, (stamp, problems, parts) in found["runs"].items()
     }
-    file = open(_rows(directory, found["token"]), "rb")  # noqa: SIM115, closed with its Store
-    if os.fstat(file.fileno()).st_size < found["end"]:
-        raise ValueError(f"{file.name} is cut off")
-    store = Store(file, found["end"], found["words"])
+    store = _store(directory, found["token"], found["sheets"], "rb")
     return Index(found["token"], store, entries, found["table"])
 
 
 def save(directory: Path, index: Index) -> None:
     """Replaces the index, after its rows are on disk. Only with ``writing`` held."""
-    index.store.file.flush()
-    os.fsync(index.store.file.fileno())
+    index.store.sync()
     kinds: dict[tuple[str, ...], int] = {}
     runs = {}
     for path, entry in index.entries.items():
-        blocks = [block for block in (entry.metrics, entry.diagnostics) if block is not None]
-        placed = [(b.offset, b.rows, kinds.setdefault(b.columns, len(kinds))) for b in blocks]
+        parts = [part for part in (entry.metrics, entry.diagnostics) if part is not None]
+        placed = [(p.start, p.rows, kinds.setdefault(p.columns, len(kinds))) for p in parts]
         runs[path] = entry.stamp, entry.problems, placed
     content = {
         "version": VERSION,
         "token": index.token,
-        "end": index.store.end,
-        "words": index.store.words,
+        "sheets": _content(index.store),
         "kinds": list(kinds),
         "table": index.table,
         "runs": runs,
     }
     files.write(directory / "index.json", json.dumps(content, separators=(",", ":")))
-    for old in directory.glob("rows.*.bin"):
+    for old in directory.glob("rows.*"):
         if old != _rows(directory, index.token):
-            old.unlink(missing_ok=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -166,37 +163,62 @@ def writing(directory: Path) -> Iterator[bool]:
 
 
 def appendable(directory: Path, index: Index | None) -> tuple[str, Store]:
-    """The file that new rows go to, and its token. Only with ``writing`` held."""
-    if index is None:
-        token = secrets.token_hex(4)
-        return token, Store(_create(_rows(directory, token)), 0)
-    file = open(_rows(directory, index.token), "r+b")  # noqa: SIM115, closed with its Store
-    return index.token, Store(file, index.store.end, list(index.store.words))
+    """Where new rows go to, and its token. Only with ``writing`` held."""
+    if index is not None:
+        return index.token, _store(directory, index.token, _content(index.store), "r+b")
+    token = secrets.token_hex(4)
+    for name in SHEETS:
+        (_rows(directory, token) / name).mkdir(mode=0o700, parents=True)
+    return token, _store(directory, token, [(0, [], [])] * len(SHEETS), "r+b")
 
 
 def compact(directory: Path, index: Index) -> Index:
     """``index`` without the rows of what was read again, once these are most of its file."""
-    blocks = [b for e in index.entries.values() for b in (e.metrics, e.diagnostics) if b]
-    if 2 * sum(block.size for block in blocks) >= index.store.end:
+    parts = [part for entry in index.entries.values() if (part := entry.metrics)]
+    if 2 * sum(part.rows for part in parts) >= index.store.metrics.rows:
         return index
-    token = secrets.token_hex(4)
-    store = Store(_create(_rows(directory, token)), 0, index.store.words)
-    index.store.file.flush()
+    token, store = appendable(directory, None)
+    store.metrics.places(index.store.metrics.words)
+    store.diagnostics.places(index.store.diagnostics.words)
     entries = {
         path: Entry(
             entry.stamp,
             entry.problems,
-            entry.metrics and store.copy(entry.metrics, index.store),
-            entry.diagnostics and store.copy(entry.diagnostics, index.store),
+            entry.metrics and store.metrics.copy(entry.metrics, index.store.metrics),
+            entry.diagnostics
+            and store.diagnostics.copy(entry.diagnostics, index.store.diagnostics),
         )
         for path, entry in index.entries.items()
     }
     return Index(token, store, entries, index.table)
 
 
+Mode = Literal["rb", "r+b"]
+SheetContent = tuple[int, list[str], list[str]]
+"""Rows, columns and words of a sheet."""
+
+
+def _content(store: Store) -> list[SheetContent]:
+    sheets = store.metrics, store.diagnostics
+    return [(sheet.rows, list(sheet.files), list(sheet.words)) for sheet in sheets]
+
+
+def _store(directory: Path, token: str, content: Sequence[SheetContent], mode: Mode) -> Store:
+    folders = [_rows(directory, token) / name for name in SHEETS]
+    return Store(*(_sheet(*each, mode) for each in zip(folders, content, strict=True)))
+
+
+def _sheet(folder: Path, content: SheetContent, mode: Mode) -> Sheet:
+    rows, columns, words = content
+
+    def place(number: int) -> Path:
+        return folder / f"{number}.bin"
+
+    opened: dict[str, BinaryIO] = {
+        name: place(number).open(mode) for number, name in enumerate(columns)
+    }
+    return Sheet(lambda number: place(number).open("w+b"), rows, opened, words)
+
+
 def _rows(directory: Path, token: str) -> Path:
-    return directory / f"rows.{token}.bin"
-
-
-def _create(path: Path) -> BinaryIO:
-    return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b")
+    return directory / f"rows.{token}"

@@ -1,13 +1,15 @@
-"""Rows of metrics on disk: one file of numbers, a block per run, only ever appended to.
+"""Rows of metrics on disk: a file of numbers per column, only ever appended to.
 
-A block is a matrix of 8-byte numbers, one row per column of the table. Where a block lies
-and what its columns are is known to whoever appended it.
+A column lies in one piece, so a table of runs that were written in its order is the files
+themselves, mapped into memory: nothing is copied, and what is never looked at is never read.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -18,177 +20,227 @@ from numpy.typing import NDArray
 from gptopt.results.columns import DIAGNOSTIC_COLUMNS, METRIC_COLUMNS
 from gptopt.results.events import Rows
 
-WIDTH = 8
-_WHOLE = ("attempt", "event", "step", "name")
-"""Columns of whole numbers; all others are float64."""
+_TYPES = {"attempt": np.int32, "event": np.int32, "name": np.int32, "step": np.int64}
+"""Of columns of whole numbers; all others are float64."""
 
 
-class Block(NamedTuple):
-    """Where the rows of one run are."""
+class Part(NamedTuple):
+    """Where the rows of one run are: ``rows`` of them from ``start`` on, in ``columns``."""
 
-    offset: int
+    start: int
     rows: int
     columns: tuple[str, ...]
 
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return WIDTH * self.rows * len(self.columns)
-
 
 @dataclass
-class Store:
-    """A file of blocks.
+class Sheet:
+    """A table that grows.
 
     Args:
-        file: Open for reading, and for writing where blocks are appended.
-        end: Bytes in use; what lies behind was left by a writer that died.
-        words: Texts that blocks hold by their place in this list: kinds of rows, and names
-            of diagnostics.
+        create: Opens a file for a column, by its number.
+        rows: In use; what lies behind was left by a writer that died.
+        files: By name of the column, open for reading, and for writing where rows are added.
+        words: Texts that rows hold by their place in this list: kinds of rows, or names of
+            diagnostics.
     """
 
-    file: BinaryIO
-    end: int
+    create: Callable[[int], BinaryIO]
+    rows: int = 0
+    files: dict[str, BinaryIO] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._places = {word: place for place, word in enumerate(self.words)}
+        self._mapped: dict[str, NDArray] = {}
+        for name, file in self.files.items():
+            end = self.rows * _type(name).itemsize
+            if os.fstat(file.fileno()).st_size < end:
+                raise ValueError(f"{file.name} is cut off")
+            file.seek(end)
 
-    def append(self, rows: Rows) -> tuple[Block, Block]:
-        """Writes the measurements and the diagnostics of one run; returns where they are."""
-        event = np.array([self._place(event) for event in rows.events], dtype=np.int64)
-        metrics = self._write(
-            {"attempt": rows.attempt, "event": event[rows.event], "step": rows.step, **rows.values}
+    def append(self, columns: Mapping[str, NDArray]) -> Part:
+        """Adds the rows of one run; returns where they are."""
+        part = Part(self.rows, len(columns["step"]), tuple(columns))
+        if part.rows:
+            self._write(columns, part.rows)
+        return part
+
+    def _write(self, columns: Mapping[str, NDArray], rows: int) -> None:
+        for name in [name for name in columns if name not in self.files]:
+            self.files[name] = self.create(len(self.files))
+            self.files[name].write(_unknown(name, self.rows).data)
+        for name, file in self.files.items():
+            numbers = columns[name] if name in columns else _unknown(name, rows)
+            file.write(np.ascontiguousarray(numbers, _type(name)).data)
+        self.rows += rows
+        self._mapped.clear()
+
+    def copy(self, part: Part, source: Sheet) -> Part:
+        """Adds rows of ``source``, which has the same words; returns where they are."""
+        rows = slice(part.start, part.start + part.rows)
+        return self.append({name: source.column(name)[rows] for name in part.columns})
+
+    def places(self, words: Sequence[str]) -> NDArray[np.int32]:
+        """The place of each word, which is made where there is none."""
+        for word in words:
+            if word not in self._places:
+                self._places[word] = len(self.words)
+                self.words.append(word)
+        return np.array([self._places[word] for word in words], dtype=np.int32)
+
+    def column(self, name: str) -> NDArray:
+        """All rows of a column, mapped: read when they are looked at.
+
+        What is written into them stays in this process.
+        """
+        if name not in self._mapped:
+            self.files[name].flush()
+            file, size = self.files[name].fileno(), self.rows * _type(name).itemsize
+            memory = mmap.mmap(file, size, access=mmap.ACCESS_COPY)
+            self._mapped[name] = np.frombuffer(memory, _type(name))
+        return self._mapped[name]
+
+    def sync(self) -> None:
+        """Returns once everything is on disk."""
+        for file in self.files.values():
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@dataclass
+class Store:
+    """The rows of many runs: their measurements, and their diagnostics."""
+
+    metrics: Sheet
+    diagnostics: Sheet
+
+    @classmethod
+    def temporary(cls) -> Store:
+        """One that vanishes with this process."""
+        return cls(*(Sheet(lambda _: tempfile.TemporaryFile()) for _ in range(2)))
+
+    def sync(self) -> None:
+        """Returns once everything is on disk."""
+        self.metrics.sync()
+        self.diagnostics.sync()
+
+    def append(self, rows: Rows) -> tuple[Part, Part]:
+        """Adds the measurements and the diagnostics of one run; returns where they are."""
+        event = self.metrics.places(rows.events)[rows.event]
+        metrics = self.metrics.append(
+            {"attempt": rows.attempt, "event": event, "step": rows.step, **rows.values}
         )
         attempts, steps, names, values = list(zip(*rows.diagnostics, strict=True)) or [()] * 4
-        diagnostics = self._write(
+        diagnostics = self.diagnostics.append(
             {
-                "attempt": np.array(attempts, dtype=np.int64),
+                "attempt": np.array(attempts, dtype=np.int32),
                 "step": np.array(steps, dtype=np.int64),
-                "name": np.array([self._place(name) for name in names], dtype=np.int64),
+                "name": self.diagnostics.places(names),
                 "value": np.array(values, dtype=np.float64),
             }
         )
         return metrics, diagnostics
-
-    def _write(self, columns: dict[str, NDArray]) -> Block:
-        block = Block(self.end, len(columns["step"]), tuple(columns))
-        self.file.seek(self.end)
-        for numbers in columns.values():
-            self.file.write(numbers.tobytes())
-        self.end += block.size
-        return block
-
-    def copy(self, block: Block, source: Store) -> Block:
-        """Writes a block of ``source``, which has the same words; returns where it is."""
-        self.file.seek(self.end)
-        self.file.write(source._numbers(block, np.empty(block.size // WIDTH)).data)
-        copied = block._replace(offset=self.end)
-        self.end += block.size
-        return copied
-
-    def read(self, block: Block, room: NDArray[np.float64]) -> dict[str, NDArray]:
-        """The columns of ``block``, which lie in ``room`` until that is used again.
-
-        New memory for every block would cost more than reading it.
-
-        Raises:
-            OSError: The file ends before the block.
-        """
-        numbers = self._numbers(block, room).reshape(len(block.columns), block.rows)
-        return {
-            name: row.view(np.int64) if name in _WHOLE else row
-            for name, row in zip(block.columns, numbers, strict=True)
-        }
-
-    def _numbers(self, block: Block, room: NDArray[np.float64]) -> NDArray[np.float64]:
-        numbers = room[: block.size // WIDTH]
-        if os.preadv(self.file.fileno(), [numbers.data], block.offset) != block.size:
-            raise OSError(f"{self.file.name}: shorter than its index says")
-        return numbers
-
-    def _place(self, word: str) -> int:
-        if word not in self._places:
-            self._places[word] = len(self.words)
-            self.words.append(word)
-        return self._places[word]
 
 
 class Stored(NamedTuple):
     """The rows of one run in one table."""
 
     run_id: str
-    store: Store
-    block: Block
+    sheet: Sheet
+    part: Part
 
 
 def metrics_table(stored: Sequence[Stored]) -> pd.DataFrame:
-    """The table of metrics, run by run in the order given.
-
-    Memory: 8 bytes per number, and 14 bytes per row for run, attempt and event.
-    """
-    return _table(stored, METRIC_COLUMNS, "event")
+    """The table of metrics, run by run in the order given."""
+    return _table(stored, list(METRIC_COLUMNS), "event")
 
 
 def diagnostics_table(stored: Sequence[Stored]) -> pd.DataFrame:
     """The table of diagnostics, run by run in the order given."""
-    return _table(stored, DIAGNOSTIC_COLUMNS, "name")
+    return _table(stored, list(DIAGNOSTIC_COLUMNS), "name")
 
 
-def _table(stored: Sequence[Stored], standard: Iterable[str], text: str) -> pd.DataFrame:
-    counts = [block.rows for _, _, block in stored]
-    kinds = dict.fromkeys(block.columns for _, _, block in stored)
+def _table(stored: Sequence[Stored], standard: list[str], text: str) -> pd.DataFrame:
+    filled = [part for part in stored if part.part.rows]
+    kinds = dict.fromkeys(part.part.columns for part in filled)
     names = dict.fromkeys([*standard, *(name for columns in kinds for name in columns)])
-    codes, words = _codes(store for _, store, _ in stored)
-    types = {"attempt": np.int32, "step": np.int64, text: _place_type(words)}
-    columns = {
-        name: np.empty(sum(counts), types.get(name, np.float64))
-        for name in names
-        if name != "run_id"
-    }
-    room = np.empty(max((block.size for _, _, block in stored), default=0) // WIDTH)
-    used = np.zeros(len(words), bool)
-    start = 0
-    for _, store, block in stored:
-        if not block.rows:
-            continue
-        numbers = store.read(block, room)
-        numbers[text] = codes[id(store)][numbers[text]]
-        used[numbers[text]] = True
-        for name, column in columns.items():
-            column[start : start + block.rows] = numbers.get(name, np.nan)
-        start += block.rows
+    stretches = list(_stretches(filled))
+    columns = {name: _column(stretches, name) for name in names if name not in ("run_id", text)}
+    counts = [part.part.rows for part in stored]
     runs = np.repeat(np.arange(len(stored), dtype=_place_type(stored)), counts)
-    run_ids = pd.Index([run_id for run_id, _, _ in stored], dtype=str)
+    run_ids = pd.Index([part.run_id for part in stored], dtype=str)
     texts = {
         "run_id": pd.Categorical.from_codes(runs, run_ids, validate=False),
-        text: _categories(columns[text], words, used),
+        text: _texts(stretches, text),
     }
     return pd.DataFrame({name: texts.get(name, columns.get(name)) for name in names}, copy=False)
+
+
+class _Stretch(NamedTuple):
+    """Rows of several runs that follow each other in their sheet as they do in the table."""
+
+    sheet: Sheet
+    start: int
+    stop: int
+
+    def column(self, name: str) -> NDArray:
+        if name not in self.sheet.files:
+            return _unknown(name, self.stop - self.start)
+        return self.sheet.column(name)[self.start : self.stop]
+
+
+def _stretches(stored: Sequence[Stored]) -> Iterator[_Stretch]:
+    current: _Stretch | None = None
+    for _, sheet, part in stored:
+        stop = part.start + part.rows
+        if current and current.sheet is sheet and current.stop == part.start:
+            current = current._replace(stop=stop)
+            continue
+        if current:
+            yield current
+        current = _Stretch(sheet, part.start, stop)
+    if current:
+        yield current
+
+
+def _column(stretches: Sequence[_Stretch], name: str) -> NDArray:
+    if len(stretches) == 1:
+        return stretches[0].column(name)
+    out = np.empty(sum(s.stop - s.start for s in stretches), _type(name))
+    place = 0
+    for stretch in stretches:
+        rows = stretch.stop - stretch.start
+        out[place : place + rows] = stretch.column(name)
+        place += rows
+    return out
+
+
+def _texts(stretches: Sequence[_Stretch], name: str) -> pd.Categorical[str]:
+    """The texts of a column, of which the sheets have the places; only those that occur."""
+    sheets = {id(stretch.sheet): stretch.sheet for stretch in stretches}
+    words = list(dict.fromkeys(word for sheet in sheets.values() for word in sheet.words))
+    place = {word: number for number, word in enumerate(words)}
+    parts = []
+    used = np.zeros(len(words), bool)
+    for stretch in stretches:
+        codes = np.array([place[word] for word in stretch.sheet.words], _place_type(words))
+        parts.append(codes[stretch.column(name)])
+        used[parts[-1]] = True
+    joined = np.concatenate([np.empty(0, _place_type(words)), *parts])
+    kept = [word for word, occurs in zip(words, used, strict=True) if occurs]
+    if len(kept) < len(words):
+        joined = (np.cumsum(used, dtype=joined.dtype) - 1)[joined]
+    return pd.Categorical.from_codes(joined, pd.Index(kept, dtype=str), validate=False)
+
+
+def _type(name: str) -> np.dtype:
+    return np.dtype(_TYPES.get(name, np.float64))
+
+
+def _unknown(name: str, rows: int) -> NDArray:
+    return np.full(rows, np.nan if name not in _TYPES else 0, _type(name))
 
 
 def _place_type(things: Sequence[object]) -> np.dtype:
     """The smallest type of the places of ``things`` and of -1, as pandas keeps categories."""
     return np.min_scalar_type(-max(1, len(things)))
-
-
-def _categories(
-    codes: NDArray[np.integer], words: list[str], used: NDArray[np.bool_]
-) -> pd.Categorical[str]:
-    """The texts of ``codes``; of ``words`` those that are used, in their order."""
-    kept = [word for word, occurs in zip(words, used, strict=True) if occurs]
-    if len(kept) < len(words):
-        codes = (np.cumsum(used, dtype=codes.dtype) - 1)[codes]
-    return pd.Categorical.from_codes(codes, pd.Index(kept, dtype=str), validate=False)
-
-
-def _codes(stores: Iterable[Store]) -> tuple[dict[int, NDArray[np.int32]], list[str]]:
-    """One list of the words of all ``stores``, and of each the places of its own words there."""
-    each = {id(store): store for store in stores}
-    words = list(dict.fromkeys(word for store in each.values() for word in store.words))
-    place = {word: number for number, word in enumerate(words)}
-    codes = {
-        key: np.array([place[word] for word in store.words], dtype=np.int32)
-        for key, store in each.items()
-    }
-    return codes, words

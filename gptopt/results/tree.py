@@ -7,7 +7,6 @@ import gc
 import logging
 import math
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ class Tree:
 
     Attributes:
         table: Rows of the runs.
-        entries: By path, with the store that holds their blocks.
+        entries: By path, with the store that holds their rows.
     """
 
     table: runtable.Columns
@@ -60,7 +59,7 @@ def read_trees(roots: Sequence[Path], *, cache: bool) -> Runs:
 
     def stored(kind: str) -> list[Stored]:
         return [
-            Stored(run_id, entries[path][1], getattr(entries[path][0], kind))
+            Stored(run_id, getattr(entries[path][1], kind), getattr(entries[path][0], kind))
             for run_id, path in zip(runs["run_id"], runs["path"], strict=True)
         ]
 
@@ -115,9 +114,8 @@ def _update(directory: Path, found: Sequence[Found]) -> Tree:
 
 def _read_anew(found: Sequence[Found], index: caches.Index | None) -> Tree:
     """Reads what is not in ``index`` into a file that vanishes with this process."""
-    store = Store(tempfile.TemporaryFile(), 0)  # noqa: SIM115, closed with its Store
+    store = Store.temporary()
     entries, table = _read_changed(found, index, store)
-    store.file.flush()
     known = index.entries if index else {}
     return Tree(
         table,
@@ -144,8 +142,8 @@ def _read_changed(
             with _without_collector():
                 read = read_run(Path(run.path))
             problems = [(path, problem, n) for (path, problem), n in read.problems.items()]
-            blocks = store.append(read.rows) if read.row is not None else (None, None)
-            entry, row = caches.Entry(run.stamp, problems, *blocks), read.row
+            parts = store.append(read.rows) if read.row is not None else (None, None)
+            entry, row = caches.Entry(run.stamp, problems, *parts), read.row
         entries[run.path] = entry
         if row is not None:
             rows.append(row)

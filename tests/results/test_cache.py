@@ -136,16 +136,28 @@ def test_runs_that_come_and_go_come_and_go(outputs: Path, read_runs: list[str]) 
     assert_same(found, load(outputs, cache=False))
 
 
+def _size(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.glob("rows.*/*/*"))
+
+
 def test_many_changes_do_not_make_the_cache_grow_for_ever(outputs: Path, home: Path) -> None:
     load(outputs)
     directory = cache.folder(os.path.realpath(outputs))
-    first = next(directory.glob("rows.*.bin")).stat().st_size
+    first = _size(directory)
     for number in range(12):
         for seed in range(6):
             os.utime(layout.metrics_file(outputs / f"{seed}", 1), (number, number))
         assert_same(load(outputs), load(outputs, cache=False))
-    (rows,) = directory.glob("rows.*.bin")
-    assert rows.stat().st_size <= 3 * first
+    assert len(list(directory.glob("rows.*"))) == 1
+    assert _size(directory) <= 3 * first
+
+
+def test_what_is_written_into_a_table_is_not_kept(outputs: Path) -> None:
+    load(outputs)
+    found = load(outputs)
+    found.metrics["step"].to_numpy(copy=False).setflags(write=True)
+    found.metrics.loc[:, "train_loss"] = -1.0
+    assert_same(load(outputs), load(outputs, cache=False))
 
 
 def test_metrics_read_late_are_those_of_their_table(outputs: Path) -> None:
@@ -164,7 +176,7 @@ def test_a_cache_cut_anywhere_is_rebuilt_and_said_so_once(
     expected = load(outputs)
     expected.metrics  # noqa: B018, reads them now
     directory = cache.folder(os.path.realpath(outputs))
-    for kind in ("index.json", "rows.*.bin"):
+    for kind in ("index.json", "rows.*/metrics/2.bin", "rows.*/diagnostics/0.bin"):
         length = next(directory.glob(kind)).stat().st_size
         for share in (0, 0.3, 0.7, 1 - 1 / length):
             file = next(directory.glob(kind))
