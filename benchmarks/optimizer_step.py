@@ -5,7 +5,8 @@
 Every round runs each row once, in turn, so what else the machine does hits all alike. CPU
 seconds of this process; the median over rounds, and of the ratios within a round. Beside them
 the error of the polar factor, relative to the same polynomials in float64, on an isotropic
-matrix, one whose singular values fall like 1 / k, and one near low rank.
+matrix, one whose singular values fall like 1 / k, one near low rank, and two with a single
+singular value above noise.
 """
 
 from __future__ import annotations
@@ -103,10 +104,13 @@ def compare_errors() -> None:
     noise = torch.randn(m, n, generator=numbers, dtype=torch.float64)
     turn = torch.linalg.qr(torch.randn(n, n, generator=numbers, dtype=torch.float64)).Q
     low = noise[:, : m // 8] @ torch.randn(m // 8, n, generator=numbers, dtype=torch.float64)
+    spike = noise[:, :1].roll(1, 0) @ noise[:1].roll(1, 1)
     matrices = {
         "isotropic": noise,
         "falling": noise / torch.arange(1, n + 1, dtype=torch.float64) @ turn,
         "near low rank": low + 0.1 * noise,
+        "noise and u v": noise + spike,
+        "noise and 3 u v": noise + 3 * spike,
     }
     for kind, matrix in matrices.items():
         for method in ("newton_schulz", "polar_express"):
@@ -117,7 +121,7 @@ def compare_errors() -> None:
                 rounded = polar(matrix, method=method, steps=5, dtype=torch.bfloat16)
                 linalg.GRAM_FROM = kept
                 errors.append(((rounded - exact).norm() / exact.norm()).item())
-            print(f"{kind:14} {method:14} plain {errors[0]:.4f}, ours {errors[1]:.4f}")
+            print(f"{kind:15} {method:14} plain {errors[0]:.4f}, ours {errors[1]:.4f}")
 
 
 def main() -> None:

@@ -40,12 +40,13 @@ NORM_FLOOR = 1e-7
 GRAM_FROM = 512
 """Fewer rows than this are done before the detour by the Gram matrix has paid."""
 
-FIRST_SEGMENT = {"newton_schulz": 3, "polar_express": 2}
-"""Steps in bfloat16 that go by the Gram matrix; one more, and polar_express, whose first
-polynomial is steeper, would have three times the error."""
-
 SEGMENT = 3
-"""Steps in a more precise type between two Gram matrices that are formed from X."""
+"""Steps in float32 or float64 between two Gram matrices that are formed from X."""
+
+BFLOAT16_SEGMENT = 2
+"""In bfloat16 only the first steps of newton_schulz go by the Gram matrix. A third would give
+a single singular value above noise a larger error than plain steps give it, and polar_express
+lifts singular values close to where its next polynomials diverge."""
 
 
 def polar(matrix: Tensor, *, method: PolarMethod, steps: int, dtype: torch.dtype) -> Tensor:
@@ -86,8 +87,10 @@ def _polar_by_quintics(x: Tensor, method: PolarMethod, steps: int) -> Tensor:
     if m < GRAM_FROM or n < 2 * m or steps == 0:
         return _iterate(x, quintics, centred=False)
     if x.dtype == torch.bfloat16:
-        first = FIRST_SEGMENT[method]
-        return _iterate(_segment(x, quintics[:first]), quintics[first:], centred=True)
+        first, rest = quintics[:BFLOAT16_SEGMENT], quintics[BFLOAT16_SEGMENT:]
+        by_gram = method == "newton_schulz"
+        x = _segment(x, first) if by_gram else _iterate(x, first, centred=False)
+        return _iterate(x, rest, centred=True)
     for done in range(0, steps, SEGMENT):
         x = _segment(x, quintics[done : done + SEGMENT])
     return x
@@ -114,10 +117,12 @@ def _iterate(x: Tensor, quintics: list[Quintic], *, centred: bool) -> Tensor:
 
         X <- (a + b + c) X + ((b + 2 c) E + c E^2) X
     """
+    m = min(x.shape[-2:])
+    identity = torch.eye(m, dtype=x.dtype, device=x.device) if centred else None
     for a, b, c in quintics:
         if centred:
             a, b = a + b + c, b + 2 * c
-        gram = _gram(x, minus_identity=centred)
+        gram = _gram(x, minus=identity)
         polynomial = symmetric_product(gram, gram, added=gram, beta=b, alpha=c)
         x = _times(polynomial, x, beta=a)
     return x
@@ -132,7 +137,7 @@ def _segment(x: Tensor, quintics: list[Quintic]) -> Tensor:
 
         S = b A + c A^2
         H = a A + S A;         A <- a H + S H             (a I + S)^2 A
-        R <- a R + S R + q S;  q <- a q;  Q = q I + R     (a I + S) Q: q I apart, unrounded
+        R <- a R + S R + q S;  q <- a q;  Q = q I + R     (a I + S) Q: q I apart till the end
     """
     gram = _gram(x)
     product, identity = torch.zeros((), dtype=x.dtype, device=x.device), 1.0
@@ -146,17 +151,16 @@ def _segment(x: Tensor, quintics: list[Quintic]) -> Tensor:
         if number < len(quintics) - 1:
             half = symmetric_product(s, gram, added=gram, beta=a, alpha=1)
             gram = symmetric_product(s, half, added=half, beta=a, alpha=1)
-    return _times(product, x, beta=identity)
+    product.diagonal(dim1=-2, dim2=-1).add_(identity)  # adding q X would be a pass more over X
+    return x @ product if x.shape[-2] > x.shape[-1] else product @ x
 
 
-def _gram(x: Tensor, *, minus_identity: bool = False) -> Tensor:
+def _gram(x: Tensor, *, minus: Tensor | None = None) -> Tensor:
     """X X^T, or of a tall X the smaller X^T X: nothing has to be transposed in memory."""
-    tall = x.shape[-2] > x.shape[-1]
-    one, other = (x.mT, x) if tall else (x, x.mT)
-    if not minus_identity:
+    one, other = (x.mT, x) if x.shape[-2] > x.shape[-1] else (x, x.mT)
+    if minus is None:
         return symmetric_product(one, other)
-    eye = torch.eye(one.shape[-2], dtype=x.dtype, device=x.device).expand(*x.shape[:-2], -1, -1)
-    return symmetric_product(one, other, added=eye, beta=-1)
+    return symmetric_product(one, other, added=minus.expand(*x.shape[:-2], -1, -1), beta=-1)
 
 
 def _times(polynomial: Tensor, x: Tensor, *, beta: float) -> Tensor:
