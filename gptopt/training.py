@@ -134,7 +134,10 @@ def _fit(
 
     # --- optimizer, schedule, data --------------------------------------------------------------
     roles: dict[str, str] = model.parameter_roles()  # type: ignore[operator]
-    optimizer = build_optimizer(config.optimizer.optimizer_params, model.named_parameters(), roles)
+    width: float | None = getattr(model, "mup_width", None)  # not every family has muP
+    optimizer = build_optimizer(
+        config.optimizer.optimizer_params, model.named_parameters(), roles, width
+    )
     optimizer.attach(model)
     schedule = multiplier(config.lr_scheduler["name"], derived.max_steps, **derived.schedule)
     reading = Reading.of(config.data, config.model.config["vocab_size"])

@@ -314,10 +314,10 @@ def test_init_from_takes_the_weights_alone(tmp_path):
     config = tiny(tmp_path / "this", f"checkpoint.init_from={path}")
     built, build = [], training.build_optimizer
 
-    def spy(params, named, roles):
+    def spy(params, named, *rest):
         named = dict(named)
         built.append({name: parameter.detach().clone() for name, parameter in named.items()})
-        return build(params, named.items(), roles)
+        return build(params, named.items(), *rest)
 
     with mock.patch.object(training, "build_optimizer", spy):
         run = stopped_at(config, 3)

@@ -262,6 +262,23 @@ def _cross_model(checker: Checker) -> None:
             )
 
 
+def _cross_width(checker: Checker) -> None:
+    path, name = "model.config.mup_base_n_embd", checker.get("optimizer.optimizer_params.name")
+    base = checker.get("model.config").get("mup_base_n_embd")
+    if base is not None and not _has_width_rule(name):
+        names = ", ".join(filter(_has_width_rule, resolve.part_names("optim")))
+        checker.report(
+            path,
+            f"{path}={show(base)}: how the lr of optimizer_params.name={show(name)} follows the"
+            f" width is not known. It takes null, or one of {names}.",
+        )
+
+
+def _has_width_rule(optimizer: str) -> bool:
+    file = resolve.find_part("optim", optimizer)
+    return file is not None and resolve.has_width_rule(file)
+
+
 def _cross_schedule(checker: Checker) -> None:
     schedule = checker.get("lr_scheduler")
     if schedule.get("decay_shape") == "exponential" and schedule["min_lr_ratio"] <= 0:
@@ -309,6 +326,7 @@ def _cross_cluster(checker: Checker) -> None:
 
 CROSS_RULES: tuple[Callable[[Checker], None], ...] = (
     _cross_model,
+    _cross_width,
     _cross_lengths,
     cross_data,
     _cross_schedule,

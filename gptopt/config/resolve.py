@@ -46,6 +46,8 @@ ENTRY_POINTS = "gptopt.optimizers"
 BRIDGE = PACKAGE / "optim" / "bridge.py"
 LIBRARIES = ("pytorch_optimizer", "schedulefree", "prodigyopt")
 """What gptopt/optim/bridge.py knows how to drive."""
+WIDTH_RULE = "width_rule"
+"""What an optimizer's file calls how its lr follows the width; gptopt/optim/width.py."""
 
 
 def plugin_directories() -> list[Path]:
@@ -163,6 +165,22 @@ def functions(file: Path) -> dict[str, ast.FunctionDef]:
     body = _parsed(file).body
     found = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
     return {name: node for name, node in found.items() if not name.startswith("_")}
+
+
+@cache
+def has_width_rule(file: Path) -> bool:
+    """Whether the optimizer in ``file`` defines or imports a ``width_rule``."""
+    for node in _parsed(file).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]):
+                found = [name]
+            case ast.ImportFrom(names=aliases):
+                found = [alias.asname or alias.name for alias in aliases]
+            case _:
+                found = []
+        if WIDTH_RULE in found:
+            return True
+    return False
 
 
 def keys_of(file: Path, function: str = "build") -> dict[str, Any]:

@@ -19,8 +19,9 @@ def build_model(family: str, config: Mapping[str, Any]) -> nn.Module:
     """The model that the config node ``model`` describes, its weights drawn anew.
 
     Besides ``forward(tokens_BT) -> logits_BTV`` it has ``parameter_roles()``: every name of
-    ``named_parameters()`` -> its role. Weights come from torch's global generator, and lie on
-    the device that is torch's default (``with torch.device("meta")`` draws and stores nothing).
+    ``named_parameters()`` -> its role. One that knows muP has ``mup_width``: how many times as
+    wide it is as its base, None without muP. Weights come from torch's global generator, and lie
+    on the device that is torch's default (``with torch.device("meta")`` draws and stores nothing).
 
     Args:
         family: Names the file gptopt/models/<family>.py.

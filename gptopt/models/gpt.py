@@ -8,6 +8,12 @@ Touvron et al. (2023), "Llama 2"; the parts name theirs below.
     post:  x <- norm(x + attention(x));  x <- norm(x + mlp(x))            (3)
     logits = norm(x) W^T  where W is E when tied; no such norm in post    (4)
 
+muP makes training alike at every width (Yang, Hu et al., 2022, "Tensor Programs V", Table 8;
+learning rates: gptopt/optim/width.py). m is n_embd / mup_base_n_embd:
+
+    std of hidden matrices: / sqrt(m);  attention scale: 1 / H for 1 / sqrt(H)    (5)
+    logits = norm(x) / m W^T                                                      (6)
+
 B batch, T time, D width (n_embd), N head (K: key and value heads), H width of a head,
 R its rotated part, F inner width of the MLP, V vocabulary.
 """
@@ -55,6 +61,7 @@ class GPTConfig:
     dropout_resid: Probability
     init_std: Positive
     depth_scaled_init: bool
+    mup_base_n_embd: PositiveInt | None
 
     @property
     def head_width(self) -> int:
@@ -77,9 +84,19 @@ class GPTConfig:
         return math.ceil(self.vocab_size / self.vocab_multiple) * self.vocab_multiple
 
     @property
+    def mup_width(self) -> float | None:
+        """How many times as wide as the base of muP, m; None without muP."""
+        return self.n_embd / self.mup_base_n_embd if self.mup_base_n_embd else None
+
+    @property
+    def hidden_std(self) -> float:
+        """Of the hidden matrices (5)."""
+        return self.init_std / math.sqrt(self.mup_width) if self.mup_width else self.init_std
+
+    @property
     def residual_std(self) -> float:
         """Of the matrices that write into x: GPT-2 keeps the sum of 2 n_layer writes constant."""
-        return self.init_std / math.sqrt(2 * self.n_layer if self.depth_scaled_init else 1)
+        return self.hidden_std / math.sqrt(2 * self.n_layer if self.depth_scaled_init else 1)
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
@@ -106,7 +123,8 @@ class Attention(nn.Module):
         n_kv_head = config.n_kv_head or config.n_head
         self.grouped = n_kv_head < config.n_head
         self.dropout = config.dropout_attn
-        projection = partial(Linear, bias=config.bias, std=config.init_std)
+        self.scale = 1 / self.head_width if config.mup_width else None  # (5); None: 1 / sqrt(H)
+        projection = partial(Linear, bias=config.bias, std=config.hidden_std)
         self.query = projection(width, config.n_head * self.head_width)
         self.key = projection(width, n_kv_head * self.head_width)
         self.value = projection(width, n_kv_head * self.head_width)
@@ -132,6 +150,7 @@ class Attention(nn.Module):
             attn_mask=mask_B1TT,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=mask_B1TT is None,
+            scale=self.scale,
             enable_gqa=self.grouped,
         )
         return self.out(y_BNTH.transpose(1, 2).flatten(2))
@@ -160,7 +179,7 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         width, inner = config.n_embd, config.inner_width
-        projection = partial(Linear, bias=config.bias, std=config.init_std)
+        projection = partial(Linear, bias=config.bias, std=config.hidden_std)
         self.act = ACTIVATIONS[config.act]
         self.gate = projection(width, inner) if config.act in GATED else None
         self.up = projection(width, inner)
@@ -209,6 +228,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.mup_width = config.mup_width
         embedding = partial(Embedding, width=config.n_embd, std=config.init_std)
         self.tokens = embedding(config.table_rows)
         self.positions = embedding(config.block_size) if config.pos == "learned" else None
@@ -252,6 +272,8 @@ class GPT(nn.Module):
         for block in self.blocks:
             x_BTD = block(x_BTD, rotation, mask_B1TT)
         x_BTD = self.norm(x_BTD)
+        if self.mup_width is not None:
+            x_BTD = x_BTD / self.mup_width  # (6)
         logits_BTV = self.head(x_BTD) if self.head else F.linear(x_BTD, self.tokens.weight)  # (4)
         if self.config.table_rows > self.config.vocab_size:
             logits_BTV = logits_BTV[..., : self.config.vocab_size]  # the padding is no token

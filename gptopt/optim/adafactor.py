@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gptopt.config.types import NonNegative, Positive
 from gptopt.optim.base import Group, UpdateRule, gradients
+from gptopt.optim.width import relative
 
 
 class Adafactor(UpdateRule):
@@ -52,6 +53,9 @@ def _second_moment(square: Tensor, state: dict[str, Tensor], new: float, eps1: f
 def _rms(stacked: Tensor) -> Tensor:
     """Root mean square of each of the stacked, in a shape that multiplies them."""
     return stacked.square().mean(dim=tuple(range(1, stacked.ndim)), keepdim=True).sqrt_()
+
+
+width_rule = relative  # (6)
 
 
 def build(

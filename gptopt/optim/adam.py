@@ -18,12 +18,20 @@ import torch
 
 from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group, PlainOptimizer
+from gptopt.optim.width import entrywise, no_rule
 
 
 class Adam(PlainOptimizer, torch.optim.Adam):
     """torch.optim.Adam, on the step of which torch's compiler has no claim."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+def width_rule(group: Group) -> float:
+    """That of Adam's steps; W and G, which the decay of equation (1) adds, differ in size."""
+    if group["weight_decay"]:
+        raise no_rule("adam", "weight_decay=0; adamw decays otherwise")
+    return entrywise(group)
 
 
 def build(

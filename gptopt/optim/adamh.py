@@ -15,6 +15,7 @@ from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group
 from gptopt.optim.hyperball import Hyperball
 from gptopt.optim.moments import adam_direction
+from gptopt.optim.width import relative
 
 
 class AdamH(Hyperball):
@@ -23,6 +24,9 @@ class AdamH(Hyperball):
     def direction(self, grad: Tensor, state: dict[str, Tensor], group: Group) -> Tensor:
         """U."""
         return adam_direction(grad, state, group)  # (1)
+
+
+width_rule = relative  # R / |U| makes entries of U those of W
 
 
 def build(

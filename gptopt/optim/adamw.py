@@ -18,12 +18,16 @@ import torch
 
 from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group, PlainOptimizer
+from gptopt.optim.width import entrywise
 
 
 class AdamW(PlainOptimizer, torch.optim.AdamW):
     """torch.optim.AdamW, on the step of which torch's compiler has no claim."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+width_rule = entrywise
 
 
 def build(

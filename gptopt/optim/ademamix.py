@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gptopt.config.types import Count, Decay, NonNegative, Positive, Share
 from gptopt.optim.base import Group, UpdateRule
+from gptopt.optim.width import entrywise
 
 
 class AdEMAMix(UpdateRule):
@@ -48,6 +49,9 @@ class AdEMAMix(UpdateRule):
 def slow_decay(start: float, end: float, ramp: float) -> float:
     """Equation (7): from ``start`` at ``ramp`` 0 to ``end`` at 1, both in (0, 1)."""
     return math.exp(1 / ((1 - ramp) / math.log(start) + ramp / math.log(end)))
+
+
+width_rule = entrywise
 
 
 def build(

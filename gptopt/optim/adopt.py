@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group, UpdateRule
+from gptopt.optim.width import entrywise
 
 
 class Adopt(UpdateRule):
@@ -37,6 +38,9 @@ class Adopt(UpdateRule):
         m.lerp_(normalised, 1 - b1)  # (2)
         v.mul_(b2).addcmul_(grad, grad, value=1 - b2)  # (4)
         return m  # (3)
+
+
+width_rule = entrywise
 
 
 def build(

@@ -16,6 +16,7 @@ from torch import Tensor
 from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group, UpdateRule
 from gptopt.optim.moments import adam_direction
+from gptopt.optim.width import entrywise
 
 
 class CautiousAdamW(UpdateRule):
@@ -24,6 +25,9 @@ class CautiousAdamW(UpdateRule):
     def direction(self, grad: Tensor, state: dict[str, Tensor], group: Group) -> Tensor:
         """U."""
         return adam_direction(grad, state, group)  # (1)
+
+
+width_rule = entrywise
 
 
 def build(

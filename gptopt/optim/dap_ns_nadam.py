@@ -49,6 +49,7 @@ from gptopt.optim.inputs import InputMoments, InputOptimizer
 from gptopt.optim.linalg import spectral_norm
 from gptopt.optim.ns_nadam import NORM_FLOOR, nadam_numerator, over_root, to_rms
 from gptopt.optim.pinv import POWER_STEPS, accelerated_pinv, pinv
+from gptopt.optim.width import entrywise, gradient, no_rule, spectral
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,22 @@ def _sum_of_gradients(grad: Tensor, state: dict[str, Tensor], group: Group) -> T
         state["momentum_buffer"] = torch.zeros_like(grad)
     buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(grad)
     return grad + group["momentum"] * buffer if group["nesterov"] else buffer
+
+
+def width_rule(group: Group) -> float:
+    """(8) and (5) alone fix the spectral norm. Of N P(C) neither norm nor rank is known."""
+    is_even = group["update_norm"] or group["dap_beta2"] > 0
+    if group["update_opnorm"]:
+        return spectral(group)
+    if group["disable_preconditioning"]:
+        return entrywise(group) if is_even else gradient(group)
+    if is_even or not group["orthogonalize"]:
+        known_with = (
+            "update_opnorm=true, with orthogonalize=true, dap_beta2=0 and update_norm=false, or"
+            " with disable_preconditioning=true"
+        )
+        raise no_rule(group["rule"], known_with)
+    return spectral(group)
 
 
 def build(

@@ -18,7 +18,9 @@ from gptopt.config.types import (
     Share,
 )
 from gptopt.optim.base import Group
-from gptopt.optim.dap_ns_nadam import DAPNSNAdam
+from gptopt.optim.dap_ns_nadam import DAPNSNAdam, width_rule
+
+__all__ = ["build", "width_rule"]
 
 
 def build(

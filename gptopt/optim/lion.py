@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group, UpdateRule
+from gptopt.optim.width import entrywise
 
 
 class Lion(UpdateRule):
@@ -29,6 +30,9 @@ class Lion(UpdateRule):
         sign = torch.lerp(average, grad, 1 - b1).sign_()  # (1)
         average.lerp_(grad, 1 - b2)  # (3)
         return sign  # (2)
+
+
+width_rule = entrywise
 
 
 def build(

@@ -24,6 +24,7 @@ from torch import Tensor
 from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group, UpdateRule, gradients
 from gptopt.optim.moments import adam_direction
+from gptopt.optim.width import entrywise
 
 
 class Mars(UpdateRule):
@@ -65,6 +66,9 @@ class Mars(UpdateRule):
         corrected = grad.add_(change, alpha=group["gamma"] * b1 / (1 - b1))  # (1)
         norm = torch.linalg.vector_norm(corrected, dim=tuple(range(1, grad.ndim)), keepdim=True)
         return adam_direction(corrected.div_(norm.clamp_(min=1)), state, group)  # (2), (3)
+
+
+width_rule = entrywise
 
 
 def build(

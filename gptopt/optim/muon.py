@@ -27,6 +27,7 @@ from torch import Tensor
 
 from gptopt.config.types import Count, Decay, NonNegative, PolarMethod, Positive, ProductDtype
 from gptopt.optim.base import Group, MatrixOptimizer, orthogonal
+from gptopt.optim.width import matched, no_rule, spectral
 
 
 class Muon(MatrixOptimizer):
@@ -51,6 +52,13 @@ def length(rule: str, m: int, n: int) -> float:
         "match_rms": 0.2 * max(m, n) ** 0.5,
         "none": 1.0,
     }[rule]
+
+
+def width_rule(group: Group) -> float:
+    """``scale`` says whether the spectral norm of a step or the size of its entries is fixed."""
+    if group["cautious"]:
+        raise no_rule("muon", "cautious=false")  # a mask aligns O with G
+    return matched(group) if group["scale"] == "match_rms" else spectral(group)
 
 
 def build(

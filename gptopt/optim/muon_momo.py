@@ -16,6 +16,9 @@ from __future__ import annotations
 from gptopt.config.types import Count, Decay, NonNegative, PolarMethod, Positive, ProductDtype
 from gptopt.optim.base import Group
 from gptopt.optim.steepest import SteepestDescent
+from gptopt.optim.width import spectral
+
+width_rule = spectral
 
 
 def build(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group, UpdateRule
+from gptopt.optim.width import entrywise
 
 
 class NAdamW(UpdateRule):
@@ -34,6 +35,9 @@ class NAdamW(UpdateRule):
         root = (v / (1 - b2**t)).sqrt_().add_(group["eps"])
         grad.mul_((1 - b1) / (1 - b1**t)).add_(m, alpha=b1 / (1 - b1 ** (t + 1)))  # (3)
         return grad.div_(root)  # (4)
+
+
+width_rule = entrywise
 
 
 def build(

@@ -31,6 +31,7 @@ from gptopt.config.types import (
 from gptopt.optim.base import Group, gradients, orthogonal
 from gptopt.optim.inputs import InputMoments, InputOptimizer
 from gptopt.optim.pinv import accelerated_pinv
+from gptopt.optim.width import spectral
 
 ENOUGH_STEPS = 50
 
@@ -64,6 +65,9 @@ class NewtonMuon(InputOptimizer):
         # Damped, no eigenvalue is below this share of the trace, let alone of the largest.
         low = group["damping"] / (moment.shape[-1] * (1 + group["damping"]))
         return accelerated_pinv(moment, rcond=low, steps=ENOUGH_STEPS, start="psd")
+
+
+width_rule = spectral
 
 
 def build(

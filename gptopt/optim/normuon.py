@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gptopt.config.types import Count, Decay, NonNegative, PolarMethod, Positive, ProductDtype
 from gptopt.optim.base import Group, MatrixOptimizer, orthogonal
+from gptopt.optim.width import spectral
 
 
 class NorMuon(MatrixOptimizer):
@@ -41,6 +42,9 @@ class NorMuon(MatrixOptimizer):
         kept = norms[0] / norms[1].clamp(min=torch.finfo(o.dtype).tiny)
         m, n = grad.shape[-2:]
         return even.mul_(kept * max(1, m / n) ** 0.5)  # (6)
+
+
+width_rule = spectral
 
 
 def build(

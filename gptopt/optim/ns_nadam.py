@@ -27,6 +27,7 @@ from torch import Tensor
 from gptopt.config.types import Betas, Count, NonNegative, PolarMethod, Positive, ProductDtype
 from gptopt.optim.base import Group, MatrixOptimizer, orthogonal
 from gptopt.optim.linalg import root_mean_square
+from gptopt.optim.width import entrywise, gradient, no_rule, spectral
 
 TARGET_RMS = 0.2
 NORM_FLOOR = 1e-12
@@ -76,6 +77,17 @@ def over_root(
 def to_rms(matrix: Tensor) -> Tensor:
     """``matrix`` scaled to entries of root mean square 0.2, as AdamW's are; zeros stay zeros."""
     return matrix * (TARGET_RMS / root_mean_square(matrix).clamp(min=NORM_FLOOR))
+
+
+def width_rule(group: Group) -> float:
+    """Entries are of one size after (5) and with rms; those of (3) do not stay of one norm then."""
+    is_even = group["update_norm"] == "rms" or group["betas"][1] > 0
+    if group["ns_steps"] == 0:
+        return entrywise(group) if is_even else gradient(group)
+    if is_even:
+        known_with = "update_norm=shape or none and 0 as the second of betas, or with ns_steps=0"
+        raise no_rule("ns-nadam", known_with)
+    return spectral(group)
 
 
 def build(

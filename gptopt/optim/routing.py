@@ -21,6 +21,7 @@ from gptopt.config.types import Role
 from gptopt.optim import adamw
 from gptopt.optim.base import Group, PlainOptimizer
 from gptopt.optim.earlier import EarlierWeights
+from gptopt.optim.width import follow_width
 
 COMMON = ("name", "no_decay", "aux")
 """Keys of optimizer_params that this file reads; the optimizer's ``build`` gets the others."""
@@ -235,6 +236,7 @@ def build_optimizer(
     params: Mapping[str, Any],
     model_parameters: Iterable[tuple[str, Parameter]],
     roles: Mapping[str, str],
+    width: float | None = None,
 ) -> RoutedOptimizer:
     """The optimizer that ``params``, the node optimizer.optimizer_params, describes.
 
@@ -242,9 +244,12 @@ def build_optimizer(
         params: As in hydra_conf/optimizer/*.yaml.
         model_parameters: (name, parameter); of a tensor with several names the first counts.
         roles: Parameter name -> role.
+        width: How many times as wide the model is as the one that lr was tuned on; width.py
+            says what follows for each group. None: lr is that of all groups.
 
     Raises:
-        ValueError: No such optimizer, a parameter without a role, or nothing to drive.
+        ValueError: No such optimizer, a parameter without a role, or nothing to drive; with
+            ``width`` also an optimizer of which it is not known what follows.
     """
     first: dict[int, tuple[str, Parameter]] = {}
     for name, param in model_parameters:
@@ -266,6 +271,9 @@ def build_optimizer(
     rules = [load_part("optim", params["name"]).build(own, **settings)]
     if rest:
         rules.append(adamw.build(rest, **params["aux"]))
+    if width is not None:
+        for rule, name in zip(rules, (params["name"], "adamw"), strict=False):
+            follow_width(rule.param_groups, name, width)
     return RoutedOptimizer(rules, parameters, {*settings, *params.get("aux", ())})
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
 from gptopt.optim.base import Group, PlainOptimizer
+from gptopt.optim.width import entrywise
 
 
 class ScheduleFreeAdamW(PlainOptimizer):
@@ -88,6 +89,9 @@ class ScheduleFreeAdamW(PlainOptimizer):
                 if param in self.state:
                     x, z = self.state[param]["x"], self.state[param]["z"]
                     param.copy_(x if averaged else torch.lerp(z, x, group["betas"][0]))  # (5)
+
+
+width_rule = entrywise
 
 
 def build(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gptopt.config.types import Decay, NonNegative, Positive
 from gptopt.optim.base import Group, UpdateRule
+from gptopt.optim.width import gradient
 
 
 class SGD(UpdateRule):
@@ -29,6 +30,9 @@ class SGD(UpdateRule):
         if group["nesterov"]:
             return grad.add_(buffer, alpha=group["momentum"])  # (3)
         return buffer  # (2)
+
+
+width_rule = gradient
 
 
 def build(

@@ -25,6 +25,7 @@ from torch import Tensor
 from gptopt.config.types import Betas, NonNegative, Positive, PositiveInt
 from gptopt.optim.base import Group, MatrixOptimizer
 from gptopt.optim.moments import adam_direction
+from gptopt.optim.width import no_rule, spectral
 
 
 class Shampoo(MatrixOptimizer):
@@ -71,6 +72,13 @@ def inverse_root(matrix: Tensor, p: int, *, eps: float) -> Tensor:
     values = values.clamp(min=0) + eps * values[..., -1:]
     scaled = vectors * values.clamp(min=1e-30).pow(-1 / p).unsqueeze(-2)
     return scaled @ vectors.mT
+
+
+def width_rule(group: Group) -> float:
+    """Without a graft U is much like a polar factor; with one |U| is fixed, but not its rank."""
+    if group["graft"] != "none":
+        raise no_rule("shampoo", "graft=none")
+    return spectral(group)
 
 
 def build(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gptopt.config.types import Decay, NonNegative, Positive
 from gptopt.optim.base import Group, UpdateRule
+from gptopt.optim.width import entrywise
 
 
 class Signum(UpdateRule):
@@ -27,6 +28,9 @@ class Signum(UpdateRule):
         average = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])  # (1)
         lookahead = grad.lerp_(average, group["momentum"]) if group["nesterov"] else average  # (2)
         return lookahead.sign()  # (3)
+
+
+width_rule = entrywise
 
 
 def build(

@@ -116,7 +116,7 @@ GPT = {
     "rope_base": 10000.0, "rope_dim": None, "norm": "rmsnorm", "norm_eps": 1e-5,
     "norm_position": "pre", "qk_norm": True, "act": "gelu", "bias": False,
     "tie_embeddings": True, "dropout_embd": 0.0, "dropout_attn": 0.0, "dropout_resid": 0.0,
-    "init_std": 0.5, "depth_scaled_init": True,
+    "init_std": 0.5, "depth_scaled_init": True, "mup_base_n_embd": None,
 }  # fmt: skip
 
 

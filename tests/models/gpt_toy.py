@@ -31,6 +31,7 @@ CONFIG = {
     "dropout_resid": 0.0,
     "init_std": 0.3,
     "depth_scaled_init": False,
+    "mup_base_n_embd": None,
 }
 
 

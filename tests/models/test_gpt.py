@@ -223,6 +223,7 @@ FLAGS = {
     "dropout_resid": ({}, 0.5, "training"),
     "init_std": ({}, 0.1, "weights"),
     "depth_scaled_init": ({}, True, "weights"),
+    "mup_base_n_embd": ({}, 16, "weights"),
 }
 
 

@@ -16,7 +16,7 @@ TINY = {
     "vocab_size": 100, "vocab_multiple": 64, "block_size": 16, "n_layer": 2, "n_embd": 24,
     "n_head": 4, "head_dim": None, "rope_base": 1e4, "rope_dim": None, "norm_eps": 1e-5,
     "dropout_embd": 0.0, "dropout_attn": 0.0, "dropout_resid": 0.0, "init_std": 0.02,
-    "depth_scaled_init": True,
+    "depth_scaled_init": True, "mup_base_n_embd": None,
 }  # fmt: skip
 
 
