@@ -32,8 +32,10 @@ gptopt optim bench muon adamw    # how long does a step take?
 
 State is what an optimizer keeps beyond weights and gradients, in bytes per parameter of `{MODEL}`.
 GFLOP are those of the matrix products of one step, without those inside of `svd`, `qr` and
-`eigh`; a forward and backward pass takes about 750 GFLOP per 1,000 tokens. A dash: it
-depends on the numbers. Both are counted with the settings of the YAML file.
+`eigh`; a forward and backward pass takes about 750 GFLOP per 1,000 tokens. Both are counted
+with the settings of the YAML file, in the first steps: later kron's are fewer, since its
+preconditioner learns less often. Not in them is what an optimizer does in the passes
+through the model: DAP and Newton-Muon form X^T X of each layer's inputs there.
 
 `python run_hydra.py experiment=NAME` repeats settings that others published: `gpt-opt-*`,
 `wen-130m-*`, `semenov-124m-*`, `track3-*`. Without the optimizer's name (`experiment=wen-130m

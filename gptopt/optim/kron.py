@@ -59,7 +59,8 @@ class Kron(MatrixOptimizer):
         average = state["momentum_buffer"] / (1 - group["momentum"] ** t)  # (1)
         q_left, q_right = state["q_left"], state["q_right"]
         if _is_due(t, group):
-            numbers = torch.Generator(grad.device).manual_seed(group["seed"] + t)
+            home = "cpu" if grad.is_meta else grad.device  # costs are counted on meta
+            numbers = torch.Generator(home).manual_seed(group["seed"] + t)
             probe = torch.randn(m, n, generator=numbers, dtype=torch.float32, device=grad.device)
             _learn(q_left, q_right, average, probe.to(grad), group["precondition_lr"])
         update = q_left.mT @ (q_left @ average @ q_right.mT) @ q_right  # (5)

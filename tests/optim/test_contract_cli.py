@@ -188,6 +188,17 @@ def test_the_products_of_muon_are_counted() -> None:
     assert found.flops == 5 * 2 * (96 + 64 + 96)
 
 
+def test_a_rule_whose_way_depends_on_numbers_has_no_count(
+    plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = plugin / "optim" / "nsgd.py"
+    branch = RETURN.replace("return", "if norm.any():\n            return")
+    file.write_text(file.read_text("utf-8").replace(RETURN, branch + RETURN), "utf-8")
+    monkeypatch.setenv("GPTOPT_PLUGINS", str(plugin))
+    model = torch.nn.Linear(6, 4, bias=False, device="meta")
+    assert cost(catalogue.entry("nsgd").params, model, {"weight": "matrix"}) is None
+
+
 def test_bench_times_each_once_per_round(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))
     monkeypatch.setattr(timing, "_clock", lambda device: next(clock))

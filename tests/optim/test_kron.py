@@ -11,6 +11,7 @@ from optim_toy import from_yaml
 from oracle import MATRICES, ROWS, Array, assert_follows, assert_resumes, assert_shows_nan
 
 from gptopt.optim import build_optimizer
+from gptopt.optim.cost import cost
 from gptopt.optim.kron import updates_until
 
 SHAPES = {**MATRICES, **ROWS}
@@ -92,6 +93,20 @@ def test_the_number_of_updates_is_the_sum_of_the_published_probabilities() -> No
     for steps in (100, 500, 2000, 10_000):
         expected = sum(published(step + 0.5) for step in range(steps))
         assert updates_until(steps, 500, 1000, 0.03) == pytest.approx(expected, rel=1e-3)
+
+
+def test_its_products_are_counted() -> None:
+    m, n = 4, 6
+    apply = 2 * 2 * m * n * (m + n)  # (5) multiplies by both factors twice
+    sides = 2 * m * n * (m + n)  # A of (2); the solves of B take half of that
+    outer = 2 * sides  # A A^T, A^T A and those of B
+    norms = 2 * 5 * (m**2 + n**2)  # two iterations of two products with a vector, and one more
+    learn = 1.5 * sides + outer + norms + 2 * (m**3 + n**3)  # (3) and (4)
+    model = torch.nn.Linear(n, m, bias=False, device="meta")
+    found = cost(from_yaml("kron"), model, {"weight": "matrix"})
+    assert found is not None
+    assert found.flops == apply + learn
+    assert found.state_bytes * m * n == 4 * (m * n + m**2 + n**2)
 
 
 def test_a_nan_reaches_the_weights_and_raises_nothing() -> None:
