@@ -61,6 +61,16 @@ FAULTS = {  # check: (in the docs' example replace, by, part of the message)
     def direction(""",
         "copy it first",
     ),
+    "tied weights stay tied": (
+        "    def direction(",
+        """    def attach(self, model):
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight = torch.nn.Parameter(layer.weight.clone())
+
+    def direction(""",
+        "layers are to be watched, not replaced",
+    ),
     "the learning rate of the group is used": (
         RETURN,
         RETURN.replace("return momentum", 'return max(0.1, group["lr"]) / group["lr"] * momentum'),

@@ -11,14 +11,25 @@ import copy
 import io
 import pickle
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
 from gptopt.config.problems import nearest
 from gptopt.config.resolve import find_part, keys_of
-from gptopt.optim.checking.toy import NOTHING, ROLES, SCHEDULE, Toy, optimizer_of, take_step, train
-from gptopt.optim.routing import COMMON, build_optimizer
+from gptopt.optim.checking.toy import (
+    NOTHING,
+    ROLES,
+    SCHEDULE,
+    Tied,
+    Toy,
+    descend,
+    optimizer_of,
+    take_step,
+    train,
+)
+from gptopt.optim.routing import COMMON, RoutedOptimizer, build_optimizer
 
 Params = Mapping[str, Any]
 GAPS = {0: "square_1", 2: "square_2"}
@@ -202,6 +213,47 @@ def every_parameter_is_in_one_group(params: Params) -> None:
             )
 
 
+def tied_weights_stay_tied(params: Params) -> None:
+    """In real steps and a resume, to the bit as if the tensor had no second name."""
+    one, tied, resumed = (Tied(named_twice=twice) for twice in (False, True, True))
+    _train_tied(one, _optimizer_of_tied(params, one), STEPS)
+    first, rest = STEPS[:3], STEPS[3:]
+    optimizer = _optimizer_of_tied(params, tied)
+    _train_tied(tied, optimizer, first)
+    weights, state = copy.deepcopy((tied.state_dict(), optimizer.state_dict()))
+    _train_tied(tied, optimizer, rest)
+    optimizer = _optimizer_of_tied(params, resumed)
+    resumed.load_state_dict(weights)
+    optimizer.load_state_dict(state)
+    _train_tied(resumed, optimizer, rest)
+    for model, what in ((tied, "trained"), (resumed, "resumed")):
+        for name, weight in one.named_parameters():
+            if not torch.equal(weight, model.get_parameter(name)):
+                raise BrokenPromiseError(
+                    f"{what} with an embedding that is the head as well, {name} comes out otherwise"
+                    " than where that tensor has one name; treat a tensor once, whatever its names."
+                )
+
+
+def _optimizer_of_tied(params: Params, model: Tied) -> RoutedOptimizer:
+    names = model.named_parameters(remove_duplicate=False)
+    optimizer = build_optimizer(params, names, model.roles)
+    optimizer.attach(model)
+    if [row["name"] for row in optimizer.table] != ["embedding.weight", "layer.weight"]:
+        raise BrokenPromiseError("an embedding that is the head as well is not counted once.")
+    return optimizer
+
+
+def _train_tied(model: Tied, optimizer: RoutedOptimizer, steps: range) -> None:
+    for step in steps:
+        descend(partial(model.loss, step), model, optimizer)
+    with optimizer.eval_weights():
+        if model.head is not None and model.head.weight is not model.embedding.weight:
+            raise BrokenPromiseError(
+                "the head no longer is the embedding: layers are to be watched, not replaced."
+            )
+
+
 def no_gradient_means_no_change(params: Params) -> None:
     """Not even decay, and no state."""
     model = Toy()
@@ -297,6 +349,7 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     zero_gradients_leave_nothing_but_decay,
     a_nan_is_kept,
     gradients_stay_untouched,
+    tied_weights_stay_tied,
     no_gradient_means_no_change,
     the_learning_rate_of_the_group_is_used,
     a_foreign_state_is_refused,

@@ -14,12 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from gptopt.optim.checking.toy import descend
 from gptopt.optim.routing import build_optimizer
 
 FACTORS = (10.0, 30.0, 100.0, 3.0, 1.0, 0.3, 0.1, 0.03)
@@ -214,19 +216,10 @@ def _train(problem: Problem, params: Mapping[str, Any], factor: float) -> float:
     optimizer = build_optimizer(params, problem.named_parameters(), roles)
     optimizer.attach(problem)
     for step in range(problem.steps):
-        problem.zero_grad()
-        if optimizer.wants_earlier_gradient:
-            with optimizer.earlier_weights():
-                problem.loss(step).backward()
-        loss = problem.loss(step)
-        if not loss.isfinite():
-            return math.inf
-        loss.backward()
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"] * (1 - step / problem.steps)
-        optimizer.observe(loss.detach())
-        optimizer.step()
-        optimizer.forget()
+        if not descend(partial(problem.loss, step), problem, optimizer).isfinite():
+            return math.inf
     with optimizer.eval_weights(), torch.no_grad():
         end = problem.eval().score().item()
     return end if math.isfinite(end) else math.inf

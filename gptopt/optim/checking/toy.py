@@ -1,16 +1,18 @@
-"""A small model with every role and kind of shape, to hold optimizers to their promises.
+"""Two small models to hold optimizers to their promises.
 
-Its gradients are known without a backward pass: each weight has a target, and its loss is
-|W - target|^2 / 2. Each matrix also is the weight of a layer, for optimizers that look at what
-enters it.
+``Toy`` has every role and kind of shape, and gradients that are known without a backward pass:
+each weight has a target, and its loss is |W - target|^2 / 2. Each matrix also is the weight of a
+layer, for optimizers that look at what enters it. ``Tied`` has a backward pass, and an embedding
+that is its head as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from torch.nn import functional as F  # noqa: N812
 
 from gptopt.optim.routing import RoutedOptimizer, build_optimizer
 
@@ -119,3 +121,55 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * SCHEDULE[step]
         take_step(model, optimizer)
+
+
+class Tied(torch.nn.Module):
+    """Guesses a word from another one: an embedding, a layer, the embedding again as the head.
+
+    Args:
+        named_twice: Whether the head is a module of its own, whose weight is the embedding's.
+    """
+
+    roles: Mapping[str, str] = {
+        "embedding.weight": "embedding",
+        "layer.weight": "matrix",
+        "head.weight": "head",
+    }
+
+    def __init__(self, *, named_twice: bool) -> None:
+        super().__init__()
+        numbers = torch.Generator().manual_seed(0)
+        self.words, width = 11, 6
+        weight = torch.randn(self.words, width, generator=numbers)
+        self.embedding = torch.nn.Embedding(self.words, width, _weight=weight)
+        self.layer = torch.nn.Linear(width, width, bias=False, device="meta")
+        self.layer.weight = torch.nn.Parameter(torch.randn(width, width, generator=numbers))
+        self.head = None
+        if named_twice:
+            self.head = torch.nn.Linear(width, self.words, bias=False, device="meta")
+            self.head.weight = self.embedding.weight
+
+    def loss(self, step: int) -> torch.Tensor:
+        """Nats per word; the same in each instance at the same step."""
+        numbers = torch.Generator().manual_seed(step)
+        given, next_words = torch.randint(self.words, (2, 32), generator=numbers)
+        hidden = self.layer(self.embedding(given))
+        head = self.head or (lambda x: F.linear(x, self.embedding.weight))
+        return F.cross_entropy(head(hidden), next_words)
+
+
+def descend(
+    loss: Callable[[], torch.Tensor], model: torch.nn.Module, optimizer: RoutedOptimizer
+) -> torch.Tensor:
+    """Passes and update of one step on ``loss``, which it returns; none on one not finite."""
+    model.zero_grad()
+    if optimizer.wants_earlier_gradient:
+        with optimizer.earlier_weights():
+            loss().backward()
+    value = loss()
+    if value.isfinite():
+        value.backward()
+        optimizer.observe(value.detach())
+        optimizer.step()
+        optimizer.forget()
+    return value
