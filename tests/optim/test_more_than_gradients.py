@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from optim_toy import Toy, build, from_yaml, runnable, take_step
-from tiny import marker, rows, tiny
+from tiny import checkpoints, end, marker, result, signal_in_step, start, tiny
 
 import gptopt
 from gptopt import checkpoint, layout
+from gptopt.config.identity import run_directory
 
 ALL = "checkpoint.keep_last=99"
-ASKING = [
-    ("dap-ns-nadam", "refresh_every=3"),
-    ("newton-muon", "refresh_every=3"),
-    ("muonmax-momo", "truncate_loss=1.0"),
-    ("momo-adam", "truncate_loss=1.0"),
-    ("mars", "exact=true"),
+REPRESENTATIVES = [  # of each thing that a rule may ask for, and of the bridge
+    ("dap-ns-nadam", ("refresh_every=3",)),  # inputs of layers; killed between two refreshes
+    ("newton-muon", ("refresh_every=3", "ema_beta=0.5")),
+    ("muonmax-momo", ("truncate_loss=1.0",)),  # the loss
+    ("mars", ("exact=true",)),  # a second gradient
+    ("schedule-free-adamw", ()),  # other weights to evaluate
+    ("kron", ("flat_steps=4", "fall_steps=4")),  # random numbers
+    ("lamb", ()),  # a library's class
 ]
 
 
@@ -52,27 +57,23 @@ def test_a_rule_that_asks_says_so(name: str) -> None:
     assert hooked == (set(model.layers) if name == "dap-ns-nadam" else set())
 
 
-@pytest.mark.parametrize(("name", "change"), ASKING)
-def test_a_resumed_run_equals_one_that_never_stopped(
-    tmp_path: Path, name: str, change: str
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [*REPRESENTATIVES, *(pytest.param(name, (), marks=pytest.mark.slow) for name in runnable())],
+)
+def test_a_killed_run_goes_on_to_the_bit(
+    tmp_path: Path, name: str, changes: tuple[str, ...]
 ) -> None:
-    settings = (f"optimizer={name}", f"optimizer.optimizer_params.{change}", ALL)
+    if name not in runnable():
+        pytest.skip("its library is not installed")
+    settings = [f"optimizer={name}", *(f"optimizer.optimizer_params.{key}" for key in changes)]
     whole = gptopt.train(tiny(tmp_path / "whole", *settings)).run
-    path = layout.checkpoint_dir(whole, 8)  # between two refreshes
-    resumed = gptopt.train(tiny(tmp_path / "resumed", *settings, f"checkpoint.resume={path}")).run
-    assert marker(resumed)["weights"] == marker(whole)["weights"]
-    assert rows(resumed) == [row for row in rows(whole) if row["step"] > 8]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", runnable())
-def test_every_optimizer_resumes_a_real_run_to_the_bit(tmp_path: Path, name: str) -> None:
-    settings = (f"optimizer={name}", ALL)
-    whole = gptopt.train(tiny(tmp_path / "whole", *settings)).run
-    path = layout.checkpoint_dir(whole, 8)
-    resumed = gptopt.train(tiny(tmp_path / "resumed", *settings, f"checkpoint.resume={path}")).run
-    assert marker(resumed)["weights"] == marker(whole)["weights"]
-    assert rows(resumed) == [row for row in rows(whole) if row["step"] > 8]
+    killed = tiny(tmp_path / "killed", *settings)
+    die = functools.partial(signal_in_step, 11, signal.SIGKILL)
+    assert end(start(killed, setup=die)) == -signal.SIGKILL
+    assert checkpoints(run_directory(killed))  # it goes on from one, not from the start
+    assert end(start(killed)) == 0
+    assert result(run_directory(killed)) == result(whole)
 
 
 def test_checkpoints_hold_the_weights_in_training_and_those_to_evaluate(tmp_path: Path) -> None:
