@@ -21,7 +21,7 @@ from gptopt.config.schema import Config
 from gptopt.data import Corpus
 from gptopt.data.loader import Loader
 from gptopt.optim import RoutedOptimizer
-from gptopt.source import git
+from gptopt.source import git, optimizer_code
 
 PACKAGES = ("gptopt", "torch", "numpy", "hydra-core", "omegaconf", "submitit")
 SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
@@ -64,12 +64,15 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
-def numerics(device: torch.device, world_size: int, dtype: str, compiled: bool) -> dict[str, Any]:
+def numerics(
+    device: torch.device, world_size: int, dtype: str, compiled: bool, optimizer: str
+) -> dict[str, Any]:
     """What must be equal for a resumed run to be bit-identical to one that never stopped."""
-    known = git() or {}
+    known, brought = git() or {}, optimizer_code(optimizer)
     changes = " and changes" if known.get("dirty") else ""
     return {
         "code": f"{str(known.get('commit'))[:12]}{changes}",
+        f"code of {optimizer}": brought.get("sha256", brought.get("version")),
         "torch": str(torch.__version__),
         "device": device_name(device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -131,6 +134,7 @@ def write_provenance(
         "instance": secrets.token_hex(4),  # tells this directory from one of the same run
         "sweep": config.paths.sweep,
         **provenance(device),
+        "optimizer_code": optimizer_code(config.optimizer.optimizer_params["name"]),
         "fingerprints": {
             "init_weights": weights_hash(model.named_parameters()),
             "data": corpus.fingerprint,

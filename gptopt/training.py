@@ -158,7 +158,8 @@ def _fit(
 
     # --- resume ---------------------------------------------------------------------------------
     now = Progress()
-    here = numerics(device, world.size, params.dtype, params.compile)
+    rule = config.optimizer.optimizer_params["name"]
+    here = numerics(device, world.size, params.dtype, params.compile, rule)
     checkpoint.seed_everything(params.seed + world.rank)  # dropout differs between ranks
     if resume_from is not None:
         saved = checkpoint.load(resume_from, rank=world.rank).state

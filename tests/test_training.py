@@ -348,7 +348,7 @@ def test_other_numerics_are_said_when_a_run_goes_on(tmp_path):
 
     with mock.patch.object(training, "numerics", other):
         gptopt.train(config)
-    before = numerics(torch.device("cpu"), 1, "float32", False)
+    before = numerics(torch.device("cpu"), 1, "float32", False, "adamw")
     words = f"torch {before['torch']} -> 3.0, device {before['device']} -> abacus"
     assert f"this resume is not bit-exact: {words}\n" in task_log(run)
 

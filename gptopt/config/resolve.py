@@ -57,17 +57,23 @@ def plugin_directories() -> list[Path]:
     return list(dict.fromkeys([*named, *_installed_plugins()]))
 
 
+def distribution_of(file: Path) -> metadata.Distribution | None:
+    """The installed package that brings ``file`` as a part of its plugin; None for others."""
+    homes = (brought for root, brought in _installed_plugins().items() if root in file.parents)
+    return next(homes, None)
+
+
 @cache
-def _installed_plugins() -> tuple[Path, ...]:
+def _installed_plugins() -> dict[Path, metadata.Distribution | None]:
     """Directories of the packages of the entry points; none of them is imported."""
-    found = []
+    found = {}
     for entry in metadata.entry_points(group=ENTRY_POINTS):
         package, *inner = entry.value.split(".")
         spec = importlib.util.find_spec(package)
         if spec is not None:
             for place in spec.submodule_search_locations or ():
-                found.append(Path(place).joinpath(*inner).absolute())
-    return tuple(found)
+                found[Path(place).joinpath(*inner).absolute()] = entry.dist
+    return found
 
 
 def plugin_configs() -> list[Path]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHAPTERS = {
-    "code": ("run.git", "run.versions", "run.imported_from"),
+    "code": ("run.git", "run.optimizer_code", "run.versions", "run.imported_from"),
     "environment": ("run.host", "run.device", "run.threads", "run.slurm"),
     "starting point": ("run.fingerprints", "run.parameters"),
 }

@@ -23,6 +23,11 @@ SAME = {
     "run.device": "devices",
 }
 """Provenance that all runs of one workload should share."""
+SAME_PER_OPTIMIZER = {
+    "run.optimizer_code.sha256": "plugin files",
+    "run.optimizer_code.version": "versions of the package that brings it",
+}
+"""Provenance that all runs of an optimizer from elsewhere should share."""
 FEWEST_RATES = 3
 SAME_PER_SEED = {
     "run.fingerprints.init_weights": "initial weights",
@@ -54,7 +59,7 @@ def warnings(runs: pd.DataFrame) -> list[str]:
         runs: Rows of ``Runs.runs``, of one workload.
     """
     best = records(best_trials(trials(runs)))
-    found = [*_unlike(runs), *_unlike_starts(runs), *_dirty(runs)]
+    found = [*_unlike(runs), *_unlike_optimizers(runs), *_unlike_starts(runs), *_dirty(runs)]
     found += [*_unlike_settings(runs, best), *_untuned(best)]
     if best and all(row["optimizer"] != BASELINE for row in best):
         found.append(f"No run of {BASELINE} has ended, so there is no baseline to compare with.")
@@ -115,7 +120,8 @@ def doubts(
     ]
     if any(ABSENT in _texts(runs, key) for key in ESSENTIAL):
         found.append("Not all runs tell what they were trained and evaluated on.")
-    return [*found, *_unlike(runs), *_dirty(runs), *_untuned(best), *_lost(runs)]
+    found += [*_unlike(runs), *_unlike_optimizers(runs), *_dirty(runs)]
+    return [*found, *_untuned(best), *_lost(runs)]
 
 
 def _unequal(a: pd.DataFrame, b: pd.DataFrame, keys: Collection[str]) -> list[str]:
@@ -134,9 +140,22 @@ def _unlike(runs: pd.DataFrame) -> list[str]:
     found = []
     for column, what in SAME.items():
         if column in runs and runs[column].nunique() > 1:
-            counts = ", ".join(f"{v} ({n} runs)" for v, n in runs[column].value_counts().items())
-            found.append(f"The runs have different {what}: {counts}.")
+            found.append(f"The runs have different {what}: {_counted(runs[column])}.")
     return found
+
+
+def _counted(values: pd.Series) -> str:
+    return ", ".join(f"{v} ({n} runs)" for v, n in values.value_counts().items())
+
+
+def _unlike_optimizers(runs: pd.DataFrame) -> list[str]:
+    columns = [column for column in SAME_PER_OPTIMIZER if column in runs]
+    return [
+        f"Runs of {name} have different {SAME_PER_OPTIMIZER[column]}: {_counted(mine[column])}."
+        for column in columns
+        for name, mine in runs.groupby("optimizer.optimizer_params.name")
+        if mine[column].nunique() > 1
+    ]
 
 
 def _unlike_starts(runs: pd.DataFrame) -> list[str]:

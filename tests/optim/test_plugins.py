@@ -7,15 +7,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from optim_toy import write_docs_example
+from tiny import stopped_at, tiny
 
+import gptopt
+from gptopt import layout
 from gptopt.config import resolve
 from gptopt.config.compose import compose
 from gptopt.config.problems import ConfigError
 from gptopt.layout import ENTRY, HYDRA_CONF, PROJECT
+from gptopt.source import optimizer_code
 
 PYPROJECT = """
 [build-system]
@@ -118,6 +123,51 @@ def test_a_directory_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("GPTOPT_PLUGINS", "/nowhere/at/all")
     with pytest.raises(ConfigError, match="GPTOPT_PLUGINS names /nowhere/at/all, which is no"):
         compose([])
+
+
+def test_its_file_is_on_record(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPTOPT_PLUGINS", str(plugin))
+    file = plugin / "optim" / "nsgd.py"
+    before = optimizer_code("nsgd")
+    assert before == {"file": str(file), "sha256": sha256sum(file)}
+    file.write_text(file.read_text("utf-8") + "# another\n", "utf-8")
+    assert optimizer_code("nsgd") == {"file": str(file), "sha256": sha256sum(file)} != before
+    assert optimizer_code("muon") == {}
+
+
+def test_the_package_that_brought_it_is_on_record(installed: Path) -> None:
+    found = optimizer_code("nsgd")
+    assert found["sha256"] == sha256sum(installed / "optim" / "nsgd.py")
+    assert (found["distribution"], found["version"]) == ("stranger", "0.1")
+
+
+def test_the_version_of_a_library_is_on_record() -> None:
+    library = pytest.importorskip("prodigyopt")
+    assert optimizer_code("prodigyopt.Prodigy") == {
+        "distribution": "prodigyopt",
+        "version": metadata.version(library.__name__),
+    }
+
+
+def test_a_run_goes_on_with_other_code_and_says_so(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPTOPT_PLUGINS", str(plugin))
+    file = plugin / "optim" / "nsgd.py"
+    config = tiny(tmp_path, "optimizer=nsgd")
+    directory = stopped_at(config, 9)
+    before = sha256sum(file)
+    recorded = json.loads((directory / layout.PROVENANCE).read_text("utf-8"))
+    assert recorded["optimizer_code"] == {"file": str(file), "sha256": before}
+    file.write_text(file.read_text("utf-8") + "# another\n", "utf-8")
+    gptopt.train(config)
+    said = (directory / layout.TASK_LOG).read_text("utf-8")
+    assert f"not bit-exact: code of nsgd {before} -> {sha256sum(file)}" in said
+
+
+def sha256sum(file: Path) -> str:
+    done = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True)
+    return done.stdout.split()[0]
 
 
 def run(*words: str | Path, cwd: Path, **environment: str) -> str:

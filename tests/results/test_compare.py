@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from gptopt import layout
 from gptopt.results import Runs, load
 from gptopt.results.compare import Comparison, compare, seeds_to_settle
 from gptopt.results.fairness import UnlikeError
@@ -94,6 +96,27 @@ def test_other_differences_are_told_and_those_of_the_conditions_are_meant(tmp_pa
     assert said in judged(found).doubts
     named = judged(found, "optimizer=muon,lr_scheduler.name=cosine")
     assert said not in named.doubts
+
+
+def test_other_code_of_the_same_plugin_is_told(tmp_path: Path) -> None:
+    for digest, losses in (("a" * 64, MUON), ("b" * 64, ADAMW)):
+        for run in write_rival(tmp_path, "nsgd", losses):
+            known = json.loads((run / layout.PROVENANCE).read_text())
+            known["optimizer_code"] = {"file": "/x/nsgd.py", "sha256": digest}
+            (run / layout.PROVENANCE).write_text(json.dumps(known))
+    comparison = judged(load(tmp_path), "lr=0.01|0.02|0.04", "lr=0.001|0.002|0.004")
+    told = [doubt for doubt in comparison.doubts if "plugin files" in doubt]
+    assert len(told) == 1
+    assert told[0].startswith("Runs of nsgd have different plugin files: ")
+    assert all(f"{text * 64} (9 runs)" in told[0] for text in "ab")
+
+
+def test_two_plugins_have_files_of_their_own(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    for file in tmp_path.glob(f"*/{layout.PROVENANCE}"):
+        code = {"sha256": "a" if "muon" in file.parent.name else "b"}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"optimizer_code": code}))
+    assert judged(load(tmp_path)).doubts == []
 
 
 def test_unequal_tuning_and_an_optimum_at_the_edge_are_told(tmp_path: Path) -> None:
