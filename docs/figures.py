@@ -21,7 +21,7 @@ def main(*paths: str) -> None:
     runs = load([Path(path) for path in paths])
     catalogue.FIGURES.mkdir(exist_ok=True)
     for name, entries in catalogue.families().items():
-        members = {entry.option for entry in entries}
+        members = {entry.params["name"] for entry in entries}  # pytorch_optimizer.Lamb, not lamb
         if members & set(runs.runs["optimizer"]):
             shown = runs.only(runs.runs["optimizer"].isin(members | {BASELINE}))
             path = catalogue.FIGURES / f"{catalogue.anchor(name)}.png"

@@ -27,15 +27,16 @@ COLOURS = ("#000000", "#0072B2", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#D
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (4, 1)), (0, (4, 1, 1, 1)), (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)))
 KNOWN = (
-    ("adamw", "nadamw", "adam", "stable-adamw", "lamb"),
+    ("adamw", "nadamw", "adam", "pytorch_optimizer.StableAdamW", "pytorch_optimizer.Lamb"),
     ("muon", "normuon", "muon-momo", "muonh", "adamh"),
     ("muonmax-momo", "muonmax", "momo", "momo-adam", "prodigy"),
-    ("soap", "shampoo", "kron", "adafactor", "came"),
+    ("soap", "shampoo", "kron", "adafactor", "pytorch_optimizer.CAME"),
     ("scion", "scion-momo", "lion", "signum", "sgd"),
-    ("ns-nadam", "ademamix", "mars", "adan", "cautious-adamw"),
+    ("ns-nadam", "ademamix", "mars", "pytorch_optimizer.Adan", "cautious-adamw"),
     ("dap-ns-nadam", "newton-muon", "dap-ns-nadam-accel", "adopt", "schedule-free-adamw"),
 )
-"""The optimizers of each colour, one per dash; any other name gets a look by its hash."""
+"""The optimizers of each colour, one per dash, as the tables name them; any other name gets a look
+by its hash."""
 
 STYLE: Any = {
     "font.size": 8,

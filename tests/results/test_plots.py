@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 
-from gptopt import layout
+from gptopt.config import catalogue
 from gptopt.results import Runs, load
 from gptopt.results.plots import best_per_optimizer, final_loss, loss_curves, tuned_curves
 from gptopt.results.style import KNOWN, Plot, look
@@ -97,7 +97,7 @@ def test_an_optimizer_looks_the_same_beside_any_other(sweep: Runs) -> None:
 
 
 def test_optimizers_that_exist_look_different_and_the_baseline_is_black() -> None:
-    names = [path.stem for path in (layout.PROJECT / "hydra_conf/optimizer").glob("*.yaml")]
+    names = [entry.params["name"] for entry in catalogue.entries()]
     assert set(names) <= {name for names in KNOWN for name in names}
     looks = [(look(name).colour, look(name).dash) for name in names]
     assert len(set(looks)) == len(names)
