@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from gptopt.config import catalogue
 from gptopt.layout import HYDRA_CONF
 from gptopt.optim import timing
 from gptopt.optim.checking import gym
-from gptopt.optim.checking.toy import ROLES, Toy
+from gptopt.optim.checking.toy import PARAMETERS, ROLES, Toy
 from gptopt.optim.checking.verdicts import checks, judge
 from gptopt.optim.cost import cost
+from gptopt.optim.inputs import InputMoments
 
 RETURN = "        return momentum / norm.clamp(min=torch.finfo(norm.dtype).tiny)  # (2)\n"
 STATE = """        if not state:
@@ -215,9 +217,21 @@ def test_bench_times_each_once_per_round(monkeypatch: pytest.MonkeyPatch) -> Non
     with torch.device("meta"):
         model = Toy()
     params = {"a": from_yaml("lion"), "b": from_yaml("sgd")}
-    assert timing.time_steps(params, model, ROLES, rounds=2) == {"a": 1, "b": 1}
-    # Two optimizers begin three rounds, and are looked at again at the end of two of them.
-    assert next(clock) == 2 * 3 + 2 * 2
+    found = timing.time_steps(params, model, ROLES, rows=8, rounds=2)
+    # Of a unit each: what is done with inputs, and the rest.
+    assert found == {name: timing.Times(step=2, inputs=1) for name in params}
+    assert next(clock) == 3 * 2 * 3  # three looks at it, for two optimizers in three rounds
+
+
+def test_bench_shows_hooks_the_inputs_of_each_layer_in_each_step() -> None:
+    with torch.device("meta"):
+        model = Toy()
+    matrices = {name: shape for name, (role, shape) in PARAMETERS.items() if role == "matrix"}
+    seen = []
+    with mock.patch.object(InputMoments, "_count", lambda *args: seen.append(args[-1][0].shape)):
+        params = {"dap": from_yaml("dap-ns-nadam")}
+        timing.time_steps(params, model, ROLES, rows=8, rounds=2)
+    assert seen == 3 * [(8, columns) for _, columns in matrices.values()]
 
 
 def test_the_toy_problems_are_the_same_each_time_and_not_solved_at_the_start() -> None:
