@@ -29,6 +29,7 @@ GROUPS = {
     "optimizer": "adamw",
     "lr_scheduler": "wsd",
     "data": "stdlib",
+    "clipping": "norm",
     "training": "tiny",
     "logging": "wandb",
     "checkpoint": "default",
@@ -39,6 +40,8 @@ GROUPS = {
     "experiment": "debug",
 }
 """Every group, with the option whose file comes first and explains the keys."""
+NODES = {"clipping": "training.training_params"}
+"""Group -> the node of its keys, where it is not the one of the group's name."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ def types(group: str, option: str) -> dict[str, Any]:
             file = resolve.find_part("tracking", option)
             assert file is not None
             return {f"trackers.{option}.{k}": v for k, v in resolve.keys_of(file).items()}
+        case "clipping":
+            return flat(schema.TrainingParams)
         case _:
             return flat(getattr(schema, group.capitalize()))
 
@@ -143,7 +148,7 @@ def table(group: str, rows: list[Row], kinds: dict[str, Any]) -> Iterator[str]:
         if row.value:
             said = comment(group, row).replace("<", "&lt;")
             takes = describe(kinds[row.path]) if row.path in kinds else elsewhere(row.path)
-            yield f"| `{group}.{row.path}` | `{row.value}` | {takes} | {said} |"
+            yield f"| `{NODES.get(group, group)}.{row.path}` | `{row.value}` | {takes} | {said} |"
 
 
 def elsewhere(path: str) -> str:

@@ -46,12 +46,13 @@ def list_command(model: str | None) -> None:
 @click.argument("name")
 @reports_errors
 def show(name: str) -> None:
-    """Print what NAME computes, with its source, and its settings."""
+    """Print what NAME computes, with its source, its settings, and what it brings along."""
     from gptopt.config import catalogue
 
     found = catalogue.entry(name)
     text = found.config.read_text(encoding="utf-8").rstrip()
-    click.echo(f"{found.part}\n\n{found.docstring}\n\n{found.config}\n\n{text}")
+    parts = [str(found.part), found.docstring, str(found.config), text, found.selection]
+    click.echo("\n\n".join(filter(None, parts)))
 
 
 @optim.command()

@@ -47,6 +47,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 """By name; what is not listed stands under ``OTHERS``, and of a library under ``LIBRARIES``."""
 OTHERS, LIBRARIES = "Others", "From other libraries"
+CHOICE = re.compile(r"override\s+/?(?P<group>[\w/-]+)(?:@.*)?")
+"""A key of a ``defaults`` list that chooses an option of another group."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,14 @@ class Entry:
         config: Its YAML file.
         params: The node optimizer_params in it, interpolations as written.
         part: Its Python file.
+        selects: Other group -> the option that it brings along, as in ``lr_scheduler: constant``.
     """
 
     option: str
     config: Path
     params: dict[str, Any]
     part: Path
+    selects: dict[str, str]
 
     @property
     def family(self) -> str:
@@ -83,6 +87,12 @@ class Entry:
         """The comment at the top of the YAML file."""
         lines = self.config.read_text(encoding="utf-8").splitlines()
         return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+
+    @property
+    def selection(self) -> str:
+        """What it brings along, as a sentence; empty where that is nothing."""
+        words = " and ".join(f"{group}={option}" for group, option in self.selects.items())
+        return f"Brings {words} along; an experiment or what you type wins." if words else ""
 
     @property
     def source(self) -> str:
@@ -135,4 +145,15 @@ def read(file: Path) -> Entry:
         raise ConfigError(
             [Problem("", f"name: {name}: there is no {wanted} in {roots}.", str(file))]
         )
-    return Entry(file.stem, file, params, part)
+    return Entry(file.stem, file, params, part, _choices(content.get("defaults")))
+
+
+def _choices(defaults: Any) -> dict[str, str]:
+    """Group -> option, of those that a ``defaults`` list overrides."""
+    lines = defaults if isinstance(defaults, list) else []
+    pairs = [pair for line in lines if isinstance(line, dict) for pair in line.items()]
+    return {
+        found["group"]: str(option)
+        for key, option in pairs
+        if (found := CHOICE.fullmatch(str(key)))
+    }

@@ -222,7 +222,10 @@ def expected_keys(group, content):
         if "settings" in keys:  # of a library's class: tests/optim/test_bridge.py
             keys = keys - {"settings"} | {f"settings.{key}" for key in params["settings"]}
         return {f"optimizer_params.{key}" for key in keys | (aux if "aux" in params else set())}
-    return fields(getattr(schema, group.capitalize()))
+    if group == "clipping":
+        return {"max_grad_norm"}
+    beside = {"training_params.max_grad_norm"}  # of the group clipping
+    return fields(getattr(schema, group.capitalize())) - beside
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -295,8 +298,9 @@ VALUES = {
 }
 CHOICES = {
     "model": ["gpt-tiny", "gpt2", "llama2"],
-    "optimizer": ["adamw", "muon", "sgd"],
+    "optimizer": ["adamw", "muon", "schedule-free-adamw", "momo"],
     "lr_scheduler": ["cosine", "wsd", "constant"],
+    "clipping": ["norm", "none"],
     "data": ["stdlib", "grammar", "shakespeare"],
     "training": ["tiny", "shakespeare"],
     "cluster": ["slurm", "local"],

@@ -21,8 +21,9 @@ PARAMS = "optimizer.optimizer_params"
 
 GROUPS = {
     "model": ["gpt-tiny", "'gpt2'", "llama2"],
-    "optimizer": ["adamw", "muon", "'dap-ns-nadam'", "sgd"],
+    "optimizer": ["adamw", "muon", "'dap-ns-nadam'", "schedule-free-adamw", "momo"],
     "lr_scheduler": ["cosine", "wsd", "constant"],
+    "clipping": ["norm", "none"],
     "training": ["tiny", "shakespeare", "one_epoch"],
     "data": ["stdlib", "grammar"],
     "experiment": ["debug"],
