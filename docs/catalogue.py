@@ -86,7 +86,12 @@ def section(entry: Entry) -> Iterator[str]:
         yield from ["```text", entry.docstring, "```", ""]
     header, rows = reference.rows_of("optimizer", entry.option)
     kinds = reference.types("optimizer", entry.option)
-    yield from [f"{header} {entry.selection}".rstrip(), "", *reference.table("optimizer", rows, kinds), ""]
+    yield from [
+        f"{header} {entry.selection}".rstrip(),
+        "",
+        *reference.table("optimizer", rows, kinds),
+        "",
+    ]
 
 
 def page(costs: Costs) -> str:

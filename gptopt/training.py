@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 from gptopt import checkpoint
 from gptopt.claim import Claim
 from gptopt.config.schema import Config
-from gptopt.config.solver import Derived
+from gptopt.config.solver import Derived, solve_schedule
 from gptopt.data import Corpus
 from gptopt.data.batch import Reading
 from gptopt.data.loader import Loader
@@ -132,14 +133,13 @@ def _fit(
         model.load_state_dict(initial.state.get("eval_model") or initial.state["model"])
         log.info("initial weights from %s", initial.path)
 
-    # --- optimizer, schedule, data --------------------------------------------------------------
+    # --- optimizer, data ------------------------------------------------------------------------
     roles: dict[str, str] = model.parameter_roles()  # type: ignore[operator]
     width: float | None = getattr(model, "mup_width", None)  # not every family has muP
     optimizer = build_optimizer(
         config.optimizer.optimizer_params, model.named_parameters(), roles, width
     )
     optimizer.attach(model)
-    schedule = multiplier(config.lr_scheduler["name"], derived.max_steps, **derived.schedule)
     reading = Reading.of(config.data, config.model.config["vocab_size"])
     loader = Loader(
         corpus.train,
@@ -177,6 +177,7 @@ def _fit(
             checkpoint.set_random_state(saved["random"], device)
         warn_if_numerics_differ(saved["numerics"], here)
         log.info("resumed from %s", resume_from)
+    schedule = _schedule(config, derived, now.schedule_start)
 
     # --- what is written ------------------------------------------------------------------------
     saver = Saver(config.checkpoint, run, claim, world, stop, saved_step=now.step)
@@ -354,6 +355,20 @@ def _fit(
         claim.end(asdict(outcome), derived.max_steps)
     recorder.wait(PREEMPTED_WAIT_S if outcome.state == "preempted" else math.inf)
     return outcome
+
+
+def _schedule(config: Config, derived: Derived, start: int) -> Callable[[int], float]:
+    """Step since ``start`` -> multiplier of lr, over the steps from there to the end of the run.
+
+    Raises:
+        ValueError: Its warm-up and decay, given in steps, are longer than that.
+    """
+    steps = derived.max_steps - start
+    keys = solve_schedule(config.lr_scheduler, steps)
+    if start:
+        said = ", ".join(f"{key} {value}" for key, value in keys.items())
+        log.info("the schedule began anew at step %d, for %d steps: %s", start, steps, said)
+    return multiplier(config.lr_scheduler["name"], steps, **keys)
 
 
 def _eval_state(model: torch.nn.Module, optimizer: RoutedOptimizer) -> dict[str, Tensor] | None:

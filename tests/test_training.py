@@ -249,6 +249,33 @@ def test_without_the_scheduler_a_resume_warms_up_again(tmp_path):
     assert rates[9:15] == rates[:6]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # 12 of 24 steps are left: half a cosine over 12, at its middle after 6, near 0 at the end
+        (
+            ["lr_scheduler=cosine", "lr_scheduler.warmup_steps=0"],
+            {0: 1.0, 6: 0.5, 11: (1 + math.cos(math.pi * 11 / 12)) / 2},
+        ),
+        # a decay over half of 12 steps: it starts from 1 and would be 0 after the last step
+        (
+            ["lr_scheduler.warmup_fraction=0.25", "lr_scheduler.decay_fraction=0.5"],
+            {0: 1 / 3, 2: 1.0, 6: 1.0, 9: 0.5, 11: 1 / 6},
+        ),
+    ],
+)
+def test_a_schedule_that_starts_anew_spans_the_steps_that_are_left(tmp_path, schedule, expected):
+    settings = (*schedule, "optimizer.optimizer_params.lr=0.001")
+    run = stopped_at(tiny(tmp_path, *settings), 12)
+    anew = tiny(tmp_path, *settings, "checkpoint.load.scheduler=false")
+    with in_step(3, lambda: (run / layout.STOP_FILE).touch()):
+        assert gptopt.train(anew).step == 15
+    gptopt.train(tiny(tmp_path, *settings))  # obeyed once: it goes on where it was
+    rates = column(run, "lr")[12:]
+    assert len(rates) == 12
+    assert {step: rates[step] / 0.001 for step in expected} == pytest.approx(expected)
+
+
 def test_without_the_data_a_resume_reads_from_the_start(tmp_path):
     stopped_at(tiny(tmp_path), 9)
     seen, load = [], Loader.next_batch

@@ -123,7 +123,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_optimizer_of_a_plugin_brings_its_own(plugin: Path) -> None:
-    choice = "defaults:\n  - override /lr_scheduler@_global_.lr_scheduler: inverse_sqrt\n  - _self_\n"
+    choice = (
+        "defaults:\n  - override /lr_scheduler@_global_.lr_scheduler: inverse_sqrt\n  - _self_\n"
+    )
     plugin.write_text(choice + plugin.read_text())
     assert brought("optimizer=nsgd") == ("inverse_sqrt", 1.0)
     assert brought("optimizer=nsgd", "lr_scheduler=cosine") == ("cosine", 1.0)
