@@ -1,6 +1,6 @@
 """The state of a run as its directory tells it, and the exit codes of a run.
 
-    queued -> running -> {preempted | interrupted -> running}* -> completed | diverged | failed
+    new -> running -> {preempted | interrupted -> running}* -> completed | diverged | failed
 
 A terminal marker decides; otherwise the newest attempt and whether somebody holds the
 lock. ``status.json`` only adds words (reason, step) to what these files prove.
@@ -65,7 +65,7 @@ def read_state(run: Path) -> State:
             known = status | _mapping(read_json(run / marker)) | {"state": name}
             return _state(known, attempt)
     if not attempts:
-        return State("queued")
+        return State("new")
     if owner(run) is not None:
         return _state(status | {"state": "running", "reason": ""}, attempt)
     if status.get("state") == "preempted" and status.get("attempt") == attempt:

@@ -32,9 +32,9 @@ def held(run):
         yield
 
 
-def test_a_directory_without_attempts_is_queued(run):
-    assert read_state(run).state == "queued"
-    assert read_state(run / "nothing" / "here").state == "queued"
+def test_a_directory_without_attempts_is_new(run):
+    assert read_state(run).state == "new"
+    assert read_state(run / "nothing" / "here").state == "new"
 
 
 def test_a_held_lock_means_running_whatever_the_status_says(run, held):

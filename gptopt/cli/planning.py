@@ -101,11 +101,11 @@ def pending(name: str) -> set[Path]:
 
 
 def show(plan: Plan) -> None:
-    """Prints the runs, what varies, what it takes, and what ``tell`` tells."""
+    """Prints what ``tell`` tells, what varies, what it takes, and then the runs."""
     from gptopt.sweep import listing
 
-    click.echo("\n".join([*listing.lines(plan.runs), *plan.lines()]))
     tell(plan)
+    click.echo("\n".join([*plan.lines(), *listing.lines(plan.runs)]))
 
 
 def tell(plan: Plan) -> None:

@@ -17,7 +17,7 @@ RUN_TEXTS = {
     "optimizer": "`optimizer.optimizer_params.name`",
     "run_name": "name for people",
     "sweep": "the sweep that started the run, if one did",
-    "state": "queued, running, preempted, interrupted, completed, diverged or failed",
+    "state": "new, running, preempted, interrupted, completed, diverged or failed",
     "reason": "why it is in that state, in words",
     "overrides": "what was typed behind `python run_hydra.py`, quoted for a shell",
     "workload": "equal for runs that may be compared with each other",

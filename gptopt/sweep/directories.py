@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gptopt.state import State, read_state
 
-QUEUED = State("queued")
+NEW = State("new")
 
 
 class RunDirectories:
@@ -19,7 +19,7 @@ class RunDirectories:
     def state(self, run: Path) -> State:
         """As ``read_state``."""
         parent, name = os.path.split(run)
-        return read_state(run) if name in self.names(parent) else QUEUED
+        return read_state(run) if name in self.names(parent) else NEW
 
     def names(self, parent: str) -> set[str]:
         """The entries of a directory; none where it does not exist."""

@@ -30,7 +30,7 @@ from gptopt.sweep.keys import aliases, groups
 from gptopt.sweep.parts import Later, Leaf, Part, Sweep, product
 from gptopt.sweep.strict_json import pointer
 
-__all__ = ["EACH", "Sweep", "aliases", "groups", "read"]
+__all__ = ["EACH", "Sweep", "aliases", "groups", "read", "read_what_can_be"]
 
 MOST_SKIPPED = 100_000
 """Points that are gone through, one by one, to see which of them $skip drops."""
@@ -41,6 +41,18 @@ def read(file: Path) -> Sweep:
 
     Raises:
         ConfigError: With everything that is wrong in it, each at its JSON pointer.
+    """
+    sweep, problems = read_what_can_be(file)
+    if problems:
+        raise ConfigError(problems)
+    return sweep
+
+
+def read_what_can_be(file: Path) -> tuple[Sweep, list[Problem]]:
+    """Reads a sweep file: what of it can be read, and a problem for all else.
+
+    Raises:
+        ConfigError: It is no JSON, or nests too deep.
     """
     reader = _Reader(file)
     try:
@@ -54,9 +66,7 @@ def read(file: Path) -> Sweep:
         reader.report((), "it sets nothing, so there is nothing to sweep.")
     elif not reader.problems and not sweep.size:
         reader.report((), "$skip drops every point, so there is nothing to run.")
-    if reader.problems:
-        raise ConfigError(reader.problems)
-    return sweep
+    return sweep, reader.problems
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +31,14 @@ from gptopt.sweep.failures import is_held
 from gptopt.sweep.generators import Point
 from gptopt.sweep.keys import aliases
 from gptopt.sweep.overrides import override, overrides
+from gptopt.sweep.parts import Sweep
 from gptopt.sweep.price import Cost, Price, cost, price
 from gptopt.sweep.stages import Stage, walk
 
 COMMAND_LINE = "command line"
 SHOWN_NOTES = 10
+MOST_CHECKED = 1000
+"""Points that are looked at for further problems, where there are some already."""
 JSON_VERSION = 1
 
 
@@ -192,11 +196,12 @@ def plan(file: Path, extra: Sequence[str], *, max_runs: int) -> Plan:
     Raises:
         ConfigError: With every problem of the file and of its runs.
     """
-    sweep = params.read(file)
-    if sweep.size > max_runs:
+    sweep, problems = params.read_what_can_be(file)
+    if not problems and sweep.size > max_runs:
         message = f"{sweep.size:,} runs; raise the limit of {max_runs:,} with --max."
         raise ConfigError([Problem("", message, str(file))])
-    parsed, problems = parse(spelled_out(extra), COMMAND_LINE)
+    parsed, unread = parse(spelled_out(extra), COMMAND_LINE)
+    problems += unread
     if any(given.key_or_group == "force" for given in parsed):
         message = "+force redoes a single run: python run_hydra.py +force and its overrides."
         problems.append(Problem("force", message, COMMAND_LINE))
@@ -204,9 +209,9 @@ def plan(file: Path, extra: Sequence[str], *, max_runs: int) -> Plan:
         if (key := str(one.key_or_group)) in aliases():
             message = f"{key}: short names are for parameter files; here it is {aliases()[key]}."
             problems.append(Problem(key, message, COMMAND_LINE))
-    if problems:
-        raise ConfigError(problems)
     given = {str(one.key_or_group) for one in parsed}
+    if problems:
+        raise ConfigError([*problems, *_wrong_values(sweep, given)])
     name = layout.safe_name(file.stem)
     places = _Frozen(name)
     checked: list[_Checked] = []
@@ -230,6 +235,24 @@ def plan(file: Path, extra: Sequence[str], *, max_runs: int) -> Plan:
     assert first.run_id == checked[0].sketch.run_id, "a survey composes as Hydra does"
     runs, notes = _merge(checked, str(file))
     return Plan(name, file, runs, notes, first.cluster, stages, axes(sweep, given))
+
+
+def _wrong_values(sweep: Sweep, given: Collection[str]) -> list[Problem]:
+    """What is wrong with the values in a file that could not be read as a whole.
+
+    Only of keys that it says: all else, also that there is no such key, may come from what could
+    not be read, such as a misspelt ``optimizer``.
+    """
+    origin = str(sweep.file)
+    points = islice(sweep.points(), MOST_CHECKED)
+    seen = survey([_texts(point, given, ()) for point in points], origin=origin)
+    said = {path for part in sweep.parts for leaf in part.first for path in leaf.said} - {*given}
+    own = {
+        problem: runs
+        for problem, runs in seen.problems.items()
+        if problem.key in said and "no such key" not in problem.message
+    }
+    return complaints(replace(seen, problems=own, not_looked_at=0), sweep, origin)
 
 
 class _Checked(NamedTuple):

@@ -72,7 +72,7 @@ def standings(
         is_waiting = run.run in places and state.state not in ("completed", "diverged", "running")
         now = replace(run, state=replace(state, state="pending") if is_waiting else state)
         why = None if is_waiting else failure(run.run)
-        if now.state.state == "queued":
+        if now.state.state == "new":
             why = refused.get(run.run)
         place = places.get(run.run, "") if is_waiting else ""
         found.append(Standing(now, glimpse(run.run), loss_of(run.run), why, place))

@@ -122,7 +122,7 @@ def test_m_finds_done_what_a_sweep_file_did(gptopt):
 def test_a_dry_run_starts_nothing(gptopt, tmp_path):
     file = write({"seed": [0, 1]})
     code, said = gptopt("sweep", "submit", file, "--dry-run")
-    assert (code, said.splitlines()[-1]) == (0, "2 runs: 2 to do")
+    assert (code, said.splitlines()[0]) == (0, "2 runs: 2 to do")
     assert gptopt("sweep", "plan", file) == (code, said)
     assert list(tmp_path.iterdir()) == [tmp_path / file]
 

@@ -175,7 +175,7 @@ def test_null_without_a_word_is_a_value_that_was_not_measured(tmp_path: Path) ->
 
 
 def test_runs_at_every_stage_have_a_row(tmp_path: Path) -> None:
-    states = {"queued": [], "preempted": ATTEMPTS[:1], "interrupted": ATTEMPTS[:2]}
+    states = {"new": [], "preempted": ATTEMPTS[:1], "interrupted": ATTEMPTS[:2]}
     states |= {"completed": ATTEMPTS, "diverged": ATTEMPTS[:1], "failed": ATTEMPTS[:1]}
     for seed, (state, attempts) in enumerate(states.items()):
         write_run(tmp_path / state, configure("adamw", 0.1, seed), attempts, state=state)

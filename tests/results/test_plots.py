@@ -78,7 +78,7 @@ def test_the_best_per_optimizer_are_ordered_by_their_mean(sweep: Runs) -> None:
 
 
 def test_figures_of_runs_without_results_are_empty_but_drawn(tmp_path: Path) -> None:
-    write_run(tmp_path / "queued", configure("adamw", 0.1, 0), [], state="queued")
+    write_run(tmp_path / "new", configure("adamw", 0.1, 0), [], state="new")
     lost = [start_row(1, 0), eval_row(10, "nan")]
     write_run(tmp_path / "lost", configure("adamw", 0.1, 1), [lost], state="diverged")
     found = load(tmp_path)

@@ -71,7 +71,7 @@ def test_warnings_stand_above_everything_that_was_found(page: Path) -> None:
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     name = "<script>alert(1)</script>|x"
     config = configure("adamw", 0.1, 0, paths__run_name=name, data__name="a&b <i>")
-    write_run(tmp_path / "a", config, [], state="queued")
+    write_run(tmp_path / "a", config, [], state="new")
     html = report(tmp_path, tmp_path / "report").read_text()
     assert name in "".join(Page(html).text)
     assert name not in html
@@ -80,10 +80,10 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 
 
 def test_a_report_of_unfinished_runs_says_so(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", configure("adamw", 0.1, 0), [], state="queued")
+    write_run(tmp_path / "a", configure("adamw", 0.1, 0), [], state="new")
     text = report(tmp_path, tmp_path / "report").with_suffix(".md").read_text()
     assert "No run has ended yet." in text
-    assert "Not finished, and not counted: 1 queued." in text
+    assert "Not finished, and not counted: 1 new." in text
 
 
 def test_the_table_shows_what_was_swept(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_several_budgets_make_figures_across_them(
 def test_a_long_table_is_folded_on_the_page_and_whole_in_it(tmp_path: Path) -> None:
     for number in range(FOLDED_ROWS + 1):
         config = configure("adamw", 0.1, number)
-        write_run(tmp_path / f"{number}", config, [], state="queued")
+        write_run(tmp_path / f"{number}", config, [], state="new")
     html = report(tmp_path, tmp_path / "report").read_text()
     assert "<summary>26 rows</summary>" in html
     assert html.count("lr-0.1-seed-") == 26

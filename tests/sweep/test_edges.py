@@ -169,7 +169,7 @@ def test_an_extension_is_a_file_of_its_own_with_the_new_points_only(found, plann
     assert more == {
         "$each": [content, {"wd": 0, "betas": [[0.9, 0.95]], "lr": [8, 16], "seed": [0, 1]}]
     }
-    assert [run.state.state for run in planned(more).runs] == ["completed"] * 12 + ["queued"] * 4
+    assert [run.state.state for run in planned(more).runs] == ["completed"] * 12 + ["new"] * 4
 
 
 def test_an_extension_of_values_that_go_together_pairs_them(found):
@@ -192,7 +192,7 @@ def test_an_extension_of_a_stage_stays_in_it(found, planned):
     assert more == content | {"$stages": [{"$each": [first, new]}, later]}
     plan = planned(more)
     assert [stage.size for stage in plan.stages] == [6 + 2, 4]
-    assert [run.state.state for run in plan.runs] == ["completed"] * 6 + ["queued"] * 2
+    assert [run.state.state for run in plan.runs] == ["completed"] * 6 + ["new"] * 2
 
 
 def test_the_first_stage_with_an_edge_is_extended_and_none_behind_it(planned, end):

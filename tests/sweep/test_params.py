@@ -168,7 +168,7 @@ WRONG = {  # what stands in the file: what is said of it
     "misspelt word": ('{"$eech": []}', "/$eech: there is no such word. Did you mean '$each'?"),
     "misspelt alias": ('{"sed": 1}', "/sed: there is no such key. Did you mean 'seed'?"),
     "misspelt group": ('{"optimiser": 1}', "Did you mean 'optimizer'?"),
-    "far from any": ('{"zzz": 1}', "A key is a group (checkpoint, data,"),
+    "far from any": ('{"zzz": 1}', "A key is a group (checkpoint, clipping, data,"),
     "two names": ('{"lr": 1, "optimizer.optimizer_params.lr": 2}', "lr says this, too: both are"),
     "plus and none": ('{"args.x": 1, "+args.x": 2}', "/+args.x: args.x says this, too"),
     "plus an alias": ('{"+lr": 1}', "/+lr: write 'lr', without '+'"),

@@ -144,14 +144,14 @@ def test_runs_with_a_job_in_the_queue_are_left_alone(planned):
 @pytest.mark.parametrize(
     ("states", "words"),
     [
-        (["queued"], "1 run: 1 to do"),
+        (["new"], "1 run: 1 to do"),
         (["completed"] * 2, "2 runs: 2 completed, nothing to do"),
         (
-            ["completed"] * 12 + ["diverged"] + ["running"] * 2 + ["queued"] * 5,
+            ["completed"] * 12 + ["diverged"] + ["running"] * 2 + ["new"] * 5,
             "20 runs: 12 completed, 1 diverged, 2 running, 5 to do",
         ),
         (
-            ["preempted", "interrupted", "failed", "queued"],
+            ["preempted", "interrupted", "failed", "new"],
             "4 runs: 4 to do (1 failed before, 1 interrupted before, 1 preempted before)",
         ),
     ],
@@ -164,8 +164,8 @@ def test_the_counts_are_told_in_a_line(planned, states, words):
 def test_a_listing_shows_only_what_differs(planned):
     both = planned({"optimizer": "muon", "seed": [3, 4]})
     assert [line.split() for line in lines(both.runs)] == [
-        ["0", "queued", "seed=3"],
-        ["1", "queued", "seed=4"],
+        ["0", "new", "seed=3"],
+        ["1", "new", "seed=4"],
     ]
 
 
@@ -229,6 +229,27 @@ def test_a_wrong_value_is_told_with_its_run(planned, tmp_path, name):
     for message in messages:
         assert message in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["a sweep.json"]
+
+
+def test_a_wrong_value_is_told_beside_a_wrong_key(planned):
+    with pytest.raises(ConfigError) as error:
+        planned({"lrr": [0.1, 0.2], "wd": [0, "abc"], "seed": 0.5}, "lr=1")
+    first, *rest = str(error.value).splitlines()
+    assert first.startswith("4 problems")
+    for text in (
+        "/lrr: there is no such key. Did you mean 'lr'?",
+        "/wd, run 1: optimizer.optimizer_params.weight_decay='abc': it takes a number at least 0",
+        "/seed: training.training_params.seed=0.5: it takes a whole number",
+        "lr: short names are for parameter files",
+    ):
+        assert sum(text in line for line in rest) == 1, text
+
+
+def test_what_may_come_from_a_key_that_could_not_be_read_is_not_told(planned):
+    # ns_steps is Muon's: without its optimizer there is no such key
+    with pytest.raises(ConfigError) as error:
+        planned({"optimiser": "muon", "optimizer.optimizer_params.ns_steps": [3, 5]})
+    assert [problem.key for problem in error.value.problems] == ["/optimiser"]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +338,7 @@ def test_a_plan_is_json_that_other_programs_can_read(planned):
     both = planned({"lr": [0.001, 0.002], "steps": 10, "bs": 4})
     told = json.loads(json.dumps(both.to_json(), allow_nan=False))
     assert told["version"] == 1
-    assert told["counts"] == {"queued": 2}
+    assert told["counts"] == {"new": 2}
     assert told["to_do"] == 2
     assert told["axes"] == [
         {

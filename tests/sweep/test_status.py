@@ -43,7 +43,7 @@ def test_a_line_tells_state_step_time_left_loss_and_failure(four):
 def test_a_program_gets_the_same_as_json(four):
     facts = [one.to_json() for one in standings(four.runs, {}, {})]
     assert json.loads(json.dumps(facts)) == facts
-    assert [one["state"] for one in facts] == ["completed", "running", "failed", "queued"]
+    assert [one["state"] for one in facts] == ["completed", "running", "failed", "new"]
     assert [one["val_loss"] for one in facts] == [3.25, None, None, None]
     assert facts[1]["left_s"] == 150
     assert facts[2]["failure"] == {"name": "data", "words": "DataError: lost"}
