@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from optim_toy import DOCS, read_params, write_docs_example
 
 from gptopt.config.compose import compose
@@ -53,3 +55,20 @@ def test_the_example_steps_along_its_momentum_of_length_one(conf: Path) -> None:
     weight.grad = torch.tensor([9.0, 12.0, 4.0])
     optimizer.step()
     torch.testing.assert_close(weight.data, torch.tensor([0.06, -0.06, -0.16]))
+
+
+def test_the_table_of_tied_rates_is_that_of_the_yaml_files() -> None:
+    rows = re.findall(
+        r"^\| ((?:not )?tied)\b.*? \| (`.*`) \|$", DOCS.read_text("utf-8"), re.MULTILINE
+    )
+    told = {name: tied for tied, names in rows for name in re.findall(r"`([\w-]+)`", names)}
+    files = {file.stem: file for file in (HYDRA_CONF / "optimizer").glob("*.yaml")}
+    params = {name: yaml.safe_load(f.read_text())["optimizer_params"] for name, f in files.items()}
+    rates = {name: node["aux"]["lr"] for name, node in params.items() if "aux" in node}
+    assert told == {n: "tied" if rate == "${..lr}" else "not tied" for n, rate in rates.items()}
+
+
+def test_a_rate_is_tied_as_the_page_says() -> None:
+    rate = "optimizer.optimizer_params"
+    config = compose(["optimizer=soap", f"{rate}.lr=0.004", f"{rate}.aux.lr='${{..lr}}'"])
+    assert config.optimizer.optimizer_params["aux"]["lr"] == 0.004
