@@ -12,7 +12,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP = {"run_hydra", "gptopt.job", "gptopt.warm", "gptopt.cli", "gptopt"}
-SHARED = ("gptopt.config", "gptopt.layout", "gptopt.files", "gptopt.source", "gptopt.state")
+SHARED = (
+    "gptopt.config",
+    "gptopt.files",
+    "gptopt.layout",
+    "gptopt.ranking",
+    "gptopt.source",
+    "gptopt.state",
+)
 LAUNCH = ("gptopt.sweep", "gptopt.dispatch")
 PARTS = ("gptopt.models", "gptopt.optim", "gptopt.data", "gptopt.schedules", "gptopt.loss")
 ANALYSIS = ("gptopt.results",)

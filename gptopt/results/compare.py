@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptopt.results.fairness import UnlikeError, doubts, obstacles
 from gptopt.results.runs import Runs, records
-from gptopt.results.stats import best_trials, outcome, trials
+from gptopt.results.stats import best_trials, trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,18 +196,11 @@ def _check_apart(a: tuple[str, Runs], b: tuple[str, Runs]) -> None:
 
 def _sides(given: tuple[tuple[str, Runs], ...], best: list[dict[str, Any]]) -> tuple[Side, Side]:
     """The two sides, with seeds numbered alike."""
-    numbers: dict[tuple[float, float], int] = {}
+    numbers: dict[Any, int] = {}
     sides = []
     for (name, runs), row in zip(given, best, strict=True):
-        chosen = runs.runs[runs.runs["trial"] == row["trial"]]
-        losses = outcome(chosen)
-        seeds = chosen.get("derived.data_seed", chosen["seed"])
-        keys = zip(chosen["seed"], seeds, strict=True)
-        by_seed = {
-            numbers.setdefault(key, len(numbers)): float(loss)
-            for key, loss in zip(keys, losses, strict=True)
-            if not math.isnan(loss)
-        }
+        pairs = zip(row["seeds"], row["losses"], strict=True)
+        by_seed = {numbers.setdefault(seed, len(numbers)): loss for seed, loss in pairs}
         sides.append(Side(name, runs, row, by_seed))
     return sides[0], sides[1]
 

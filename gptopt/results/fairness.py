@@ -202,6 +202,11 @@ def _untuned(best: list[dict[str, Any]]) -> list[str]:
         for row in best
         if row["edge"]
     ]
+    found += [
+        f"{row['optimizer']}: another trial may be the best: {row['caveat']}."
+        for row in best
+        if row["caveat"]
+    ]
     for row in best:
         if row["rates"] < FEWEST_RATES:
             found.append(

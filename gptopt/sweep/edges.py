@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gptopt.config.problems import show
+from gptopt.ranking import caveat, comparable_means
 from gptopt.sweep.generators import Point, identity, is_number, plain
 from gptopt.sweep.keys import aliases, groups
 from gptopt.sweep.parts import Sweep
@@ -71,7 +72,7 @@ class Best:
         setting: The best one.
         edges: Empty while any of the group's runs has no result.
         missing: How many of them have none.
-        most: Runs of the setting that has the most of them.
+        caveat: Why it may not be the best; empty where all settings have the same seeds.
     """
 
     stage: int
@@ -80,7 +81,7 @@ class Best:
     setting: Setting
     edges: list[Edge]
     missing: int
-    most: int
+    caveat: str
 
 
 def best(sweep: Sweep, stage: Stage) -> list[Best]:
@@ -95,16 +96,19 @@ def best(sweep: Sweep, stage: Stage) -> list[Best]:
             shown[identity(group)] = group
     found = []
     for key, members in competing.items():
-        ended = [(number, setting) for number, setting in members if setting.has_ended]
+        ended = [(number, setting) for number, setting in members if setting.losses]
         if not ended:
             continue
-        part_of_best, winner = min(ended, key=lambda member: member[1].loss)
+        losses_of = [setting.losses for _, setting in ended]
+        means = comparable_means(losses_of)
+        place = min(range(len(means)), key=means.__getitem__)
+        part_of_best, winner = ended[place]
         missing = sum(len(one.points) - len(one.losses) for _, one in members)
         is_whole = not missing and math.isfinite(winner.loss)
         drawn = sweep.parts[part_of_best].drawn(stage.number)
         edges = edges_of([one for _, one in members], winner, drawn) if is_whole else []
-        most = max(len(one.points) for _, one in members)
-        found.append(Best(stage.number, part_of_best, shown[key], winner, edges, missing, most))
+        doubt = caveat(losses_of, place)
+        found.append(Best(stage.number, part_of_best, shown[key], winner, edges, missing, doubt))
     return found
 
 

@@ -1,8 +1,9 @@
 """Stages of a sweep: which points come next, from what the runs before have found.
 
-A setting is judged by the validation loss at the end of its runs, averaged over their seeds; a
-diverged run is the worst. Within each combination of the keys around the stages the best settings
-are carried on, with all their seeds, and crossed with the next stage's own keys, which win.
+A setting is judged by the validation loss at the end of its runs, averaged over their seeds
+(``gptopt.ranking``); a diverged run is the worst. Within each combination of the keys around the
+stages the best settings are carried on, with all their seeds, and crossed with the next stage's
+own keys, which win.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gptopt import layout
 from gptopt.files import read_json
+from gptopt.ranking import comparable_means
 from gptopt.state import read_state
 from gptopt.sweep.generators import Point, Times, identity, plain, without
 from gptopt.sweep.parts import Leaf, Part, Sweep
@@ -29,21 +31,17 @@ class Setting:
 
     Attributes:
         points: One per seed.
-        losses: Of those that have a result, in nats per token; infinite for a diverged run.
+        losses: By seed, of those that have a result, in nats per token; infinite for a diverged
+            run.
     """
 
     points: list[Point]
-    losses: list[float]
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether each of its runs has a result."""
-        return len(self.losses) == len(self.points)
+    losses: dict[Hashable, float]
 
     @property
     def loss(self) -> float:
         """The mean over the seeds."""
-        return statistics.fmean(self.losses)
+        return statistics.fmean(self.losses.values())
 
 
 @dataclass(frozen=True)
@@ -134,11 +132,18 @@ def settings(points: Sequence[Point], losses: Sequence[float | None]) -> list[Se
     found: dict[str, Setting] = {}
     for point, loss in zip(points, losses, strict=True):
         key = identity({key: value for key, value in point.items() if plain(key) not in SEEDS})
-        setting = found.setdefault(key, Setting([], []))
+        setting = found.setdefault(key, Setting([], {}))
         setting.points.append(point)
         if loss is not None:
-            setting.losses.append(loss)
+            setting.losses[_seed(point)] = loss
     return list(found.values())
+
+
+def _seed(point: Point) -> Hashable:
+    """What tells a point from the others of its setting; the order of the data follows the seed."""
+    values = {plain(key): value for key, value in point.items()}
+    seed = values.get(SEEDS[0])
+    return seed, values.get(SEEDS[1], seed)
 
 
 def _following(
@@ -159,7 +164,9 @@ def _following(
         # rounded: 0.07 of 100 settings are 7, and not 8
         share = isinstance(stage.top, float)
         count = math.ceil(round(stage.top * len(group), 9)) if share else int(stage.top)
-        for setting in sorted(group, key=lambda setting: setting.loss)[:count]:
+        means = comparable_means([setting.losses for setting in group])
+        for place in sorted(range(len(group)), key=means.__getitem__)[:count]:
+            setting = group[place]
             if math.isinf(setting.loss):  # would diverge again
                 continue
             for point in (point for leaf in stage.leaves for point in _carried(setting, leaf)):

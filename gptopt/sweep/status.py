@@ -118,7 +118,7 @@ def bests(planned: Plan) -> list[Best]:
 
 
 def best_lines(found: Sequence[Best], stages: Sequence[Stage]) -> list[str]:
-    """A line for each best setting, and for each axis at whose end it lies."""
+    """A line for each best setting, for what speaks against it, and for each axis that it ends."""
     lines = []
     for one in found:
         stage = stages[one.stage - 1]
@@ -133,14 +133,12 @@ def best_lines(found: Sequence[Best], stages: Sequence[Stage]) -> list[str]:
         title = f"best of stage {one.stage}" if len(stages) > 1 else "best"
         count = len(one.setting.losses)
         mean = f", mean of {count} runs" if count > 1 else ""
-        if len(one.setting.points) < one.most:
-            mean = f", {f'mean of {count} runs' if count > 1 else '1 run'}, others have {one.most}"
-            mean += ": compare the same seeds"
         runs = "1 run has" if one.missing == 1 else f"{one.missing} runs have"
         so_far = f"; so far, {runs} no result" if one.missing else ""
         lines.append(
             f"{title}: {words or 'all alike'}: val_loss {one.setting.loss:.4f}{mean}{so_far}"
         )
+        lines += [f"  ! {one.caveat}"] * bool(one.caveat)
         lines += [f"  {edge}" for edge in one.edges]
     return lines
 
@@ -181,6 +179,7 @@ def bests_json(found: Sequence[Best]) -> list[dict[str, Any]]:
             "val_loss": one.setting.loss if math.isfinite(one.setting.loss) else None,
             "runs": len(one.setting.losses),
             "missing": one.missing,
+            "caveat": one.caveat or None,
             "edges": [asdict(edge) for edge in one.edges],
         }
         for one in found

@@ -161,15 +161,25 @@ def test_warnings_name_every_reason_to_doubt(sweep: Runs) -> None:
     assert len(text.splitlines()) == 5 + len(of_the_best)
 
 
-def test_a_trial_that_lacks_seeds_does_not_win(tmp_path: Path) -> None:
-    for lr, losses in ((0.01, (2.80, 2.82, 2.81)), (0.02, (2.79, None, None))):
-        for seed, loss in enumerate(losses):
-            run = tmp_path / f"{lr}-{seed}"
-            rows = [start_row(1, 0), *([eval_row(10, loss)] if loss else [])]
-            state = "completed" if loss else "failed"
-            write_run(run, configure("muon", lr, seed), [rows], state=state)
-    best = records(best_trials(trials(load(tmp_path).runs)))
-    assert [(row["lr"], row["n"]) for row in best] == [(0.01, 3)]
+def test_a_lower_mean_of_easier_seeds_is_passed_over_and_told(tmp_path: Path) -> None:
+    # Seed 0 is easy: its loss at 0.02 is below the mean at 0.01, but not below the same seed there.
+    finals = {("muon", 0.01): [2.70, 2.84, 2.80], ("muon", 0.02): [2.72], ("muon", 0.04): [2.9]}
+    runs = runs_of(tmp_path, finals)
+    (best,) = records(best_trials(trials(runs)))
+    assert (best["lr"], best["n"]) == (0.01, 3)
+    said = "muon: another trial may be the best: its settings have 1 to 3 seeds and were compared"
+    assert f"{said} over the seeds they share; a lower mean, 2.7200 of 1, was passed over." in (
+        warnings(runs)
+    )
+
+
+def test_a_further_seed_of_a_poor_trial_changes_nothing_but_the_doubts(tmp_path: Path) -> None:
+    finals = {("muon", 0.01): [2.9, 3.0], ("muon", 0.02): [2.5, 2.6], ("muon", 0.04): [2.7, 2.8]}
+    before = records(best_trials(trials(runs_of(tmp_path / "before", finals))))
+    finals[("muon", 0.04)] = [2.7, 2.8, 1.0]
+    after = records(best_trials(trials(runs_of(tmp_path / "after", finals))))
+    assert [row["lr"] for row in before] == [row["lr"] for row in after] == [0.02]
+    assert [bool(row["caveat"]) for row in before + after] == [False, True]
 
 
 def test_other_settings_of_the_best_trials_are_told(tmp_path: Path) -> None:

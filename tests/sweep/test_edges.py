@@ -96,11 +96,15 @@ def test_what_was_drawn_is_no_axis_and_its_multiples_are(planned, end):
     assert [list(edge.best) for edge in multiplied.edges] == [[LR]]
 
 
-def test_a_mean_of_fewer_seeds_than_others_have_is_told(planned, found):
+def test_a_lower_mean_of_easier_seeds_is_passed_over_and_told(planned, found):
+    # seed 0 is easy: over all of its seeds lr=1 has the mean 2, on seed 0 it beats lr=2
     content = {"$each": [{"lr": 1, "seed": [0, 1, 2]}, {"lr": 2, "seed": 0}]}
-    best = found(content, lambda point: -point[LR])
+    losses = {(1, 0): 1.0, (1, 1): 2.0, (1, 2): 3.0, (2, 0): 1.5}
+    best = found(content, lambda point: losses[point[LR], point[SEED]])
     assert best_lines(best, planned(content).stages) == [
-        "best: lr=2: val_loss -2.0000, 1 run, others have 3: compare the same seeds"
+        "best: lr=1: val_loss 2.0000, mean of 3 runs",
+        "  ! its settings have 1 to 3 seeds and were compared over the seeds they share;"
+        " a lower mean, 1.5000 of 1, was passed over",
     ]
 
 

@@ -112,6 +112,15 @@ def test_a_setting_counts_with_the_mean_of_its_seeds_and_keeps_them(planned, run
     ]
 
 
+def test_a_further_seed_of_a_poor_setting_changes_nothing(planned, run_stage):
+    # lr=0.1 is worse on both shared seeds; its third one is easy
+    losses = {(0.1, 0): 3.0, (0.1, 1): 4.0, (0.1, 2): 0.1, (0.2, 0): 2.9, (0.2, 1): 3.9}
+    blocks = [{"lr": 0.1, "seed": [0, 1, 2]}, {"lr": 0.2, "seed": [0, 1]}]
+    content = {"$stages": [{"$each": blocks}, {"$top": 1, "wd": 0}]}
+    run_stage(planned(content), lambda point: losses[point[LR], point[SEED]])
+    assert {point[LR] for point in points(planned(content), 2)} == {0.2}
+
+
 def test_seeds_around_the_stages_are_averaged_too(planned, run_stage):
     content = {"seed": [0, 1], "$stages": [{"lr": [0.1, 0.2]}, {"$top": 1, "lr": {"times": [2]}}]}
     run_stage(planned(content), lambda point: point[LR] * (-1) ** point[SEED] - point[LR] / 2)

@@ -11,8 +11,9 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from gptopt.ranking import caveat, comparable_means
 from gptopt.results.runs import records
 
 if TYPE_CHECKING:
@@ -85,6 +86,19 @@ def outcome(runs: pd.DataFrame) -> pd.Series:
     return finished.mask(runs["state"] == "diverged", math.inf)
 
 
+def seeds_of(runs: pd.DataFrame) -> pd.Series:
+    """What is the same for runs of the same seed: (seed, seed of the data).
+
+    A run of an unknown seed shares it with none.
+    """
+    import pandas as pd
+
+    data = runs.get("derived.data_seed", runs["seed"]).fillna(runs["seed"])
+    pairs = zip(runs["seed"], data, runs["run_id"], strict=True)
+    keys = [(seed, of_data) if seed == seed else (run_id,) for seed, of_data, run_id in pairs]
+    return pd.Series(keys, index=runs.index, dtype=object)
+
+
 def trials(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per setting of the hyperparameters.
 
@@ -92,17 +106,18 @@ def trials(runs: pd.DataFrame) -> pd.DataFrame:
         runs: Rows of ``Runs.runs``.
 
     Returns:
-        workload, optimizer, trial, lr, losses (one per run that ended, see ``outcome``),
-        diverged (how many of them), unfinished (runs that did not count), and the fields
-        of ``Mean``. Runs that differ in nothing but their seeds share a row.
+        workload, optimizer, trial, lr, losses (one per run that ended, see ``outcome``), seeds
+        (of these, see ``seeds_of``), diverged (how many of them), unfinished (runs that did not
+        count), and the fields of ``Mean``. Runs that differ in nothing but their seeds share a row.
     """
     import pandas as pd
 
     rows = []
     keys = ["workload", "optimizer", "lr", "trial"]
-    groups = runs[keys].assign(loss=outcome(runs)).groupby(keys, dropna=False)
-    for (workload, optimizer, lr, trial), group in groups:
-        losses = group["loss"].dropna().tolist()
+    known = runs[keys].assign(loss=outcome(runs), seed=seeds_of(runs))
+    for (workload, optimizer, lr, trial), group in known.groupby(keys, dropna=False):
+        ended = group.dropna(subset=["loss"])
+        losses = ended["loss"].tolist()
         rows.append(
             {
                 "workload": workload,
@@ -110,14 +125,15 @@ def trials(runs: pd.DataFrame) -> pd.DataFrame:
                 "trial": trial,
                 "lr": lr,
                 "losses": losses,
+                "seeds": ended["seed"].tolist(),
                 "diverged": losses.count(math.inf),
                 "unfinished": len(group) - len(losses),
                 **asdict(mean_interval(losses)),
             }
         )
     means = [field.name for field in fields(Mean)]
-    columns = ["workload", "optimizer", "trial", "lr", "losses", "diverged", "unfinished", *means]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["workload", "optimizer", "trial", "lr", "losses", "seeds", "diverged", "unfinished"]
+    return pd.DataFrame(rows, columns=[*columns, *means])
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
@@ -129,23 +145,31 @@ def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns of ``trials``, and: trials (how many were finished, the tuning budget),
         rates (how many learning rates among them), edge (see ``edge``, over the learning rates
-        of finished trials, or ""), gap and p (see ``welch``, against ``BASELINE``). Of an
-        optimizer's trials, those with the most seeds are eligible. The lowest mean comes first.
+        of finished trials, or ""), gap and p (see ``welch``, against ``BASELINE``), caveat (why
+        another one may be the best, or ""). What is best is told by ``gptopt.ranking``; the
+        lowest mean comes first.
     """
     import pandas as pd
 
     rows = []
     for _, workload in trials[trials["n"] > 0].groupby("workload"):
-        # a trial that lacks seeds that another one has may be the lucky part of itself
-        fullest = workload.groupby("optimizer")["n"].transform("max")
-        ordered = workload[workload["n"] == fullest].sort_values("mean", kind="stable")
-        best = records(ordered.drop_duplicates("optimizer"))
+        tried = {name: records(mine) for name, mine in workload.groupby("optimizer")}
+        best = sorted((_best(mine) for mine in tried.values()), key=lambda row: row["mean"])
         losses = {row["optimizer"]: row["losses"] for row in best}
         baseline = losses.get(BASELINE, [])
         for row in best:
-            tried = workload[workload["optimizer"] == row["optimizer"]]
+            rates = {one["lr"] for one in tried[row["optimizer"]]}
             gap, p = welch(row["losses"], [] if row["optimizer"] == BASELINE else baseline)
-            flag = edge(tried["lr"], row["lr"]) if math.isfinite(row["mean"]) else None
-            counts = {"trials": len(tried), "rates": tried["lr"].nunique()}
+            flag = edge(rates, row["lr"]) if math.isfinite(row["mean"]) else None
+            counts = {"trials": len(tried[row["optimizer"]]), "rates": len(rates)}
             rows.append({**row, **counts, "edge": flag or "", "gap": gap, "p": p})
-    return pd.DataFrame(rows, columns=[*trials.columns, "trials", "rates", "edge", "gap", "p"])
+    added = ["caveat", "trials", "rates", "edge", "gap", "p"]
+    return pd.DataFrame(rows, columns=[*trials.columns, *added])
+
+
+def _best(tried: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best of the trials of one optimizer."""
+    losses = [dict(zip(row["seeds"], row["losses"], strict=True)) for row in tried]
+    means = comparable_means(losses)
+    place = min(range(len(means)), key=means.__getitem__)
+    return tried[place] | {"caveat": caveat(losses, place)}
