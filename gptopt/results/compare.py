@@ -214,7 +214,7 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def _side(letter: str, side: Side) -> str:
     row = side.best
     spread = f" ± {row['sd']:.4f}" if math.isfinite(row["sd"]) else ""
-    tried = f"{row['trials']} trials at {row['rates']} rates"
+    tried = f"{row['trials']} trials at {len(row['rates'])} rates"
     flag = f", which is the {row['edge']} tried" if row["edge"] else ""
     return (
         f"{letter}  {side.name}: {row['mean']:.4f}{spread} nats per token, n = {row['n']};"

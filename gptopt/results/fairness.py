@@ -208,9 +208,12 @@ def _untuned(best: list[dict[str, Any]]) -> list[str]:
         if row["caveat"]
     ]
     for row in best:
-        if row["rates"] < FEWEST_RATES:
+        count = len(row["rates"])
+        if count < FEWEST_RATES:
+            rates = f"{count} learning rate{'s were' if count > 1 else ' was'} tried"
+            others = " with the other settings of its best trial" * (row["trials"] > count)
             found.append(
-                f"{row['optimizer']} is not tuned: {row['rates']} learning rate(s) were tried;"
+                f"{row['optimizer']} is not tuned: {rates}{others};"
                 f" an optimum takes at least {FEWEST_RATES}."
             )
         if row["unfinished"]:

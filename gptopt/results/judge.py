@@ -175,7 +175,7 @@ def _interior(side: Runs) -> Outcome:
     named = side.runs.assign(optimizer="", workload="")
     best = records(best_trials(trials(named)))[0]
     edge = best["edge"]
-    figures = f"best of {best['rates']} learning rates: {best['lr']:g}, {best['mean']:.4f}"
+    figures = f"best of {len(best['rates'])} learning rates: {best['lr']:g}, {best['mean']:.4f}"
     return not edge, figures + (f", the {edge} tried" if edge else ""), math.nan
 
 

@@ -6,16 +6,13 @@ import itertools
 import math
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gptopt.results.columns import SEEDS
 from gptopt.results.compare import LEVEL, seeds_to_settle
 from gptopt.results.repeat import sweep_file
 from gptopt.results.runs import Runs, records
 from gptopt.results.stats import best_trials, trials, welch
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RATE = "optimizer.optimizer_params.lr"
 COARSE = 1.5
@@ -53,7 +50,7 @@ def propose(runs: Runs) -> Proposal:
         for row in best:
             chosen = part.runs[part.runs["trial"] == row["trial"]]
             seeds = sorted({int(seed) for seed in chosen["seed"].dropna()}) or [0]
-            points = list(itertools.product(_rates(part.runs, row, reasons), seeds))
+            points = list(itertools.product(_rates(row, reasons), seeds))
             more = set(range(wanted.get(row["optimizer"], 0))).difference(seeds)
             points += [(row["lr"], seed) for seed in sorted(more)]
             typed = chosen["overrides"].iloc[0]
@@ -75,11 +72,10 @@ def _typed(overrides: str, rate: float, seed: int) -> str:
     return shlex.join([*kept, f"{RATE}={rate!r}", f"{SEEDS[0]}={seed}"])
 
 
-def _rates(runs: pd.DataFrame, row: dict[str, Any], reasons: list[str]) -> list[float]:
+def _rates(row: dict[str, Any], reasons: list[str]) -> list[float]:
     """Further learning rates for a best trial, rising."""
     name, lr = row["optimizer"], row["lr"]
-    ended = runs[(runs["optimizer"] == name) & runs["state"].isin(["completed", "diverged"])]
-    tried = sorted({float(rate) for rate in ended["lr"] if rate > 0})
+    tried = [rate for rate in row["rates"] if rate > 0]
     if not math.isfinite(row["mean"]):
         reasons.append(f"{name}: every run diverged; try rates below {min(tried):g} by hand.")
         return []

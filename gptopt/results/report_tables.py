@@ -88,7 +88,7 @@ def best(found: pd.DataFrame) -> Table:
             _p(row["p"]),
             _p(adjusted),
             str(row["trials"]),
-            str(row["rates"]),
+            str(len(row["rates"])),
             f"{row['edge']} tried" if row["edge"] else "",
         ]
         for row, adjusted in zip(records(found), holm(found["p"].tolist()), strict=True)

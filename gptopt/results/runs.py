@@ -78,14 +78,30 @@ class Runs:
 
 def swept(runs: pd.DataFrame) -> list[str]:
     """Columns of the configuration, seeds apart, that one optimizer was run with several of."""
-    groups = [group for _, group in runs.groupby(["workload", "optimizer"])]
-    return [
+    varied = {name for one in settings_of(runs).values() for name in one}
+    return [column for column in map(str, runs) if column in varied]
+
+
+def settings_of(runs: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """What varied within each optimizer of each workload, by workload, optimizer and trial.
+
+    The values are by column of the configuration, seeds apart.
+    """
+    keys = ["workload", "optimizer", "trial"]
+    one_each = runs.drop_duplicates(keys)
+    varied = [
         column
         for column in map(str, runs)
-        if below(column, TRIAL)
-        and column not in SEEDS
-        and any(_varies(group[column]) for group in groups)
+        if below(column, TRIAL) and column not in SEEDS and _varies(one_each[column])
     ]
+    found = {}
+    for _, group in one_each.groupby(keys[:2]):
+        own = [column for column in varied if _varies(group[column])]
+        for key, values in zip(
+            group[keys].itertuples(index=False, name=None), records(group[own]), strict=True
+        ):
+            found[key] = values
+    return found
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def _best(part: Runs) -> list[str]:
     return [
         f"  {row['optimizer']:<{width}}  {row['mean']:.4f}"
         + (f" ± {row['sd']:.4f}" if math.isfinite(row["sd"]) else " " * 9)
-        + f"  n = {row['n']}  lr {row['lr']:g} of {row['rates']}"
+        + f"  n = {row['n']}  lr {row['lr']:g} of {len(row['rates'])}"
         + (f"  EDGE: the {row['edge']}" if row["edge"] else "")
         for row in rows
     ]

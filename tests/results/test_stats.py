@@ -10,6 +10,7 @@ from gptopt.results import Runs, load
 from gptopt.results.fairness import warnings
 from gptopt.results.load import records
 from gptopt.results.stats import best_trials, edge, mean_interval, trials, welch
+from gptopt.results.stats.grids import rate_grid
 
 from .rundirs import PROVENANCE, configure, eval_row, start_row, write_run
 
@@ -173,6 +174,54 @@ def test_a_lower_mean_of_easier_seeds_is_passed_over_and_told(tmp_path: Path) ->
     )
 
 
+def with_other_settings(root: Path) -> pd.DataFrame:
+    """Two variants; each is best at the lowest of its rates, where the other one has lower ones."""
+    finals = {False: {0.01: 2.9, 0.02: 2.8, 0.04: 2.85}, True: {0.02: 2.5, 0.04: 2.6, 0.08: 2.7}}
+    rows = [start_row(1, 0)]
+    for cautious, by_rate in finals.items():
+        for lr, loss in by_rate.items():
+            config = configure("muon", lr, 0, optimizer__optimizer_params__cautious=cautious)
+            write_run(root / f"{cautious}-{lr}", config, [[*rows, eval_row(20, loss)]])
+    return load(root).runs
+
+
+def test_an_edge_is_that_of_the_rates_tried_with_the_same_settings(tmp_path: Path) -> None:
+    (best,) = records(best_trials(trials(with_other_settings(tmp_path))))
+    assert (best["lr"], best["edge"]) == (0.02, "lowest")
+    assert (best["rates"], best["trials"]) == ([0.02, 0.04, 0.08], 6)
+    cautious = "optimizer.optimizer_params.cautious"
+    assert best["settings"] == {"optimizer.optimizer_params.lr": 0.02, cautious: True}
+
+
+def test_a_variant_tried_at_one_rate_is_not_tuned(tmp_path: Path) -> None:
+    runs = with_other_settings(tmp_path)
+    only = runs[~runs["optimizer.optimizer_params.cautious"] | (runs["lr"] == 0.02)]
+    assert [text for text in warnings(only) if "not tuned" in text] == [
+        "muon is not tuned: 1 learning rate was tried with the other settings of its best trial;"
+        " an optimum takes at least 3."
+    ]
+
+
+WD, AUX = "optimizer.optimizer_params.weight_decay", "optimizer.optimizer_params.aux.lr"
+
+
+@pytest.mark.parametrize(
+    ("points", "rates"),
+    [
+        ([(1, 0.1, 3), (2, 0.1, 6), (4, 0.1, 12), (8, 0.2, 24)], [1, 2, 4]),  # aux in one ratio
+        ([(1, 0.4, 3), (2, 0.2, 3), (4, 0.1, 3)], [1, 2, 4]),  # a decay zipped with the rate
+        ([(1, 0.1, 3), (2, 0.1, 3), (1, 0.1, 6), (2, 0.1, 6)], [1, 2]),  # a grid of two rates
+        ([(1, 0.1, 3), (2, 0.3, 5), (1, 0.2, 4), (7, 0.1, 9)], [1, 2, 7]),  # drawn
+        ([(1, 0.1, 3), (1, 0.2, 3), (2, 0.2, 3), (4, 0.2, 3)], [1]),  # decay first, then the rate
+    ],
+)
+def test_rates_are_those_tried_with_the_other_settings(
+    points: list[tuple[float, float, float]], rates: list[float]
+) -> None:
+    rows = [{"lr": lr, "settings": {WD: wd, AUX: aux}} for lr, wd, aux in points]
+    assert rate_grid(rows, rows[0]) == rates
+
+
 def test_a_further_seed_of_a_poor_trial_changes_nothing_but_the_doubts(tmp_path: Path) -> None:
     finals = {("muon", 0.01): [2.9, 3.0], ("muon", 0.02): [2.5, 2.6], ("muon", 0.04): [2.7, 2.8]}
     before = records(best_trials(trials(runs_of(tmp_path / "before", finals))))
@@ -219,5 +268,5 @@ def test_other_seeds_may_have_other_weights_and_orders(tmp_path: Path) -> None:
     write_run(tmp_path / "a", configure("adamw", 0.1, 0), [rows])
     write_run(tmp_path / "b", configure("adamw", 0.1, 1), [rows], provenance=other)
     assert warnings(load(tmp_path).runs) == [
-        "adamw is not tuned: 1 learning rate(s) were tried; an optimum takes at least 3."
+        "adamw is not tuned: 1 learning rate was tried; an optimum takes at least 3."
     ]

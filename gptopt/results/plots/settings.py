@@ -67,7 +67,8 @@ def final_loss(runs: Runs, *, axis: str = RATE) -> Plot:
         row = best[optimizer]
         if row["mean"] < math.inf:
             axes.plot(row["value"], row["mean"], "o", ms=9, mfc="none", mec=style.colour)
-            _point_beyond(axes, edge(mean.index, row["value"]), row, style.colour)
+            end = row["edge"] if axis == RATE else edge(mean.index, row["value"])
+            _point_beyond(axes, end, row, style.colour)
     lost = (data["loss"] == math.inf).any()
     higher = ((data["loss"] > top) & (data["loss"] < math.inf)).any()
     floor = floor_of(runs.runs)
@@ -285,7 +286,7 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
 
 def _point_beyond(axes: Axes, end: str | None, row: dict[str, Any], colour: str) -> None:
     """An arrow from a best value at an end of those tried to where a better one may lie."""
-    if end is None:
+    if not end:
         return
     away = -1 if end == "lowest" else 1
     axes.annotate(

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from gptopt.ranking import caveat, comparable_means
-from gptopt.results.runs import records
+from gptopt.results.runs import records, settings_of
+from gptopt.results.stats.grids import rate_grid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,8 @@ def trials(runs: pd.DataFrame) -> pd.DataFrame:
         runs: Rows of ``Runs.runs``.
 
     Returns:
-        workload, optimizer, trial, lr, losses (one per run that ended, see ``outcome``), seeds
+        workload, optimizer, trial, lr, settings (what varied within the optimizer, by column),
+        losses (one per run that ended, see ``outcome``), seeds
         (of these, see ``seeds_of``), diverged (how many of them), unfinished (runs that did not
         count), and the fields of ``Mean``. Runs that differ in nothing but their seeds share a row.
     """
@@ -114,26 +116,28 @@ def trials(runs: pd.DataFrame) -> pd.DataFrame:
 
     rows = []
     keys = ["workload", "optimizer", "lr", "trial"]
+    settings = settings_of(runs)
     known = runs[keys].assign(loss=outcome(runs), seed=seeds_of(runs))
-    for (workload, optimizer, lr, trial), group in known.groupby(keys, dropna=False):
-        ended = group.dropna(subset=["loss"])
-        losses = ended["loss"].tolist()
+    listed = known.groupby(keys, dropna=False)[["loss", "seed"]].agg(list)
+    for row in records(listed.reset_index()):
+        all_losses, all_seeds = row.pop("loss"), row.pop("seed")
+        pairs = zip(all_losses, all_seeds, strict=True)
+        ended = [(loss, seed) for loss, seed in pairs if not math.isnan(loss)]
+        losses = [loss for loss, _ in ended]
         rows.append(
             {
-                "workload": workload,
-                "optimizer": optimizer,
-                "trial": trial,
-                "lr": lr,
+                **row,
+                "settings": settings[row["workload"], row["optimizer"], row["trial"]],
                 "losses": losses,
-                "seeds": ended["seed"].tolist(),
+                "seeds": [seed for _, seed in ended],
                 "diverged": losses.count(math.inf),
-                "unfinished": len(group) - len(losses),
+                "unfinished": len(all_losses) - len(losses),
                 **asdict(mean_interval(losses)),
             }
         )
     means = [field.name for field in fields(Mean)]
-    columns = ["workload", "optimizer", "trial", "lr", "losses", "seeds", "diverged", "unfinished"]
-    return pd.DataFrame(rows, columns=[*columns, *means])
+    columns = [*keys, "settings", "losses", "seeds", "diverged", "unfinished", *means]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
@@ -143,11 +147,11 @@ def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
         trials: As ``trials`` returns them.
 
     Returns:
-        The columns of ``trials``, and: trials (how many were finished, the tuning budget),
-        rates (how many learning rates among them), edge (see ``edge``, over the learning rates
-        of finished trials, or ""), gap and p (see ``welch``, against ``BASELINE``), caveat (why
-        another one may be the best, or ""). What is best is told by ``gptopt.ranking``; the
-        lowest mean comes first.
+        The columns of ``trials``, and: caveat (why another one may be the best, or ""), trials
+        (how many were finished, the tuning budget), rates (the learning rates it is the best of,
+        see ``rate_grid``), edge (see ``edge``, over these, or ""), gap and p (see ``welch``,
+        against ``BASELINE``). What is best is told by ``gptopt.ranking``; the lowest mean comes
+        first.
     """
     import pandas as pd
 
@@ -158,11 +162,11 @@ def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
         losses = {row["optimizer"]: row["losses"] for row in best}
         baseline = losses.get(BASELINE, [])
         for row in best:
-            rates = {one["lr"] for one in tried[row["optimizer"]]}
+            rates = rate_grid(tried[row["optimizer"]], row)
             gap, p = welch(row["losses"], [] if row["optimizer"] == BASELINE else baseline)
             flag = edge(rates, row["lr"]) if math.isfinite(row["mean"]) else None
-            counts = {"trials": len(tried[row["optimizer"]]), "rates": len(rates)}
-            rows.append({**row, **counts, "edge": flag or "", "gap": gap, "p": p})
+            budget = {"trials": len(tried[row["optimizer"]]), "rates": rates}
+            rows.append({**row, **budget, "edge": flag or "", "gap": gap, "p": p})
     added = ["caveat", "trials", "rates", "edge", "gap", "p"]
     return pd.DataFrame(rows, columns=[*trials.columns, *added])
 
