@@ -84,8 +84,8 @@ def _side(text: str, paths: tuple[Path, ...]) -> tuple[Runs, set[str]]:
 def check(claims: tuple[str, ...], paths: tuple[Path, ...]) -> None:
     """Judge CLAIMS (names in analysis/claims or files; else all of them) by the runs there are.
 
-    Exit code: 0 when every verdict is the one on record, 1 when one is not, 75 when only runs
-    are missing.
+    Exit code: 0 when every verdict is the one on record, 1 when one is not or cannot be
+    told, 75 when only runs are missing.
     """
     from gptopt.results import load
     from gptopt.results.claims import find, read_claims

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gptopt.results.claims import Claim
 from gptopt.results.compare import Comparison, compare
-from gptopt.results.fairness import UnlikeError
+from gptopt.results.fairness import FEWEST_RATES, UnlikeError
 from gptopt.results.runs import Runs, records
 from gptopt.results.stats import best_trials, outcome, trials
 
@@ -110,7 +110,7 @@ def _margin(claim: Claim, found: Comparison) -> Outcome:
     """The better side ends ``margin`` or more below the other, which is tuned."""
     margin = claim.given["margin"]
     p, words = _shifted(found.a.losses, found.b.losses, margin, claim.given["test"])
-    holds = p < claim.given["alpha"]
+    holds = _is_below(p, claim)
     if edge := found.b.best["edge"]:
         words += f"\n{found.b.name} is not tuned: its best rate is the {edge} tried"
         holds = False
@@ -135,7 +135,7 @@ def _excess(claim: Claim, found: Comparison) -> Outcome:
         )
     p, words = _shifted(a, b, claim.given["margin"], claim.given["test"])
     means = (f"{side.name} {_mean(values):.4f}" for side, values in ((found.a, a), (found.b, b)))
-    return p < claim.given["alpha"], f"mean excess: {', '.join(means)}; {words}", p
+    return _is_below(p, claim), f"mean excess: {', '.join(means)}; {words}", p
 
 
 def _by_rate(runs: pd.DataFrame, seeds: int) -> pd.DataFrame:
@@ -167,6 +167,8 @@ def _steps(claim: Claim, found: Comparison) -> Outcome:
         f"steps to {found.target:.4f}: {found.a.name} {a.value:g} ({a.low:g} to {a.high:g}),"
         f" {found.b.name} {b.value:g} ({b.low:g} to {b.high:g})"
     )
+    if not math.isfinite(found.target) or math.isinf(b.low):
+        return None, f"{figures}\ncannot tell: {found.b.name} itself does not get there", math.nan
     return a.high <= claim.given["ratio"] * b.low, figures, math.nan
 
 
@@ -174,8 +176,11 @@ def _interior(side: Runs) -> Outcome:
     """The best learning rate is neither the lowest nor the highest tried."""
     named = side.runs.assign(optimizer="", workload="")
     best = records(best_trials(trials(named)))[0]
-    edge = best["edge"]
-    figures = f"best of {len(best['rates'])} learning rates: {best['lr']:g}, {best['mean']:.4f}"
+    edge, count = best["edge"], len(best["rates"])
+    figures = f"best of {count} learning rates: {best['lr']:g}, {best['mean']:.4f}"
+    if count < FEWEST_RATES or not math.isfinite(best["mean"]):
+        why = "every run diverged" if count >= FEWEST_RATES else "too few rates have an inside"
+        return None, f"{figures}\ncannot tell: {why}", math.nan
     return not edge, figures + (f", the {edge} tried" if edge else ""), math.nan
 
 
@@ -198,10 +203,27 @@ def _shifted(
     else:
         found = difference(list(raised.values()), list(b.values()))
     p = found.p / 2 if found.gap < 0 else 1 - found.p / 2
+    if math.isnan(p):
+        return p, f"{margin - found.gap:.4f} below\ncannot tell: {_why_no_p(a, b, test)}"
     return p, (
         f"{margin - found.gap:.4f} below ({margin - found.high:.4f} to {margin - found.low:.4f}),"
         f" {margin:g} claimed, p = {p:.2g} ({test})"
     )
+
+
+def _is_below(p: float, claim: Claim) -> bool | None:
+    """Whether the test is passed; None where there is none."""
+    return None if math.isnan(p) else bool(p < claim.given["alpha"])
+
+
+def _why_no_p(a: Mapping[int, float], b: Mapping[int, float], test: str) -> str:
+    if any(math.isinf(value) for side in (a, b) for value in side.values()):
+        return "a seed diverged, and its loss is no number"
+    if test == "paired" and len(a.keys() & b.keys()) < 2:
+        return f"{len(a.keys() & b.keys())} seed(s) in common, and a paired test takes two"
+    if min(len(a), len(b)) < 2:
+        return "one seed on a side has no spread"
+    return "the seeds have no spread"
 
 
 def _mean(values: Mapping[int, float]) -> float:

@@ -289,9 +289,56 @@ def test_an_unknown_claim_is_answered_with_the_nearest(
     assert "Did you mean 'a-claim'?" in said
 
 
-def test_p_is_unknown_without_a_spread(tmp_path: Path, judged: Callable[..., Verdict]) -> None:
-    write_rival(tmp_path / "runs", "muon", {lr: [v[0]] * 3 for lr, v in MUON.items()})
-    write_rival(tmp_path / "runs", "adamw", {lr: [v[0]] * 3 for lr, v in ADAMW.items()})
+@pytest.mark.parametrize(
+    ("muon", "adamw", "test", "why"),
+    [
+        ([2.05] * 3, [2.25] * 3, "welch", "the seeds have no spread"),
+        ([2.05], [2.25, 2.26, 2.27], "welch", "one seed on a side has no spread"),
+        ([2.05], [2.25, 2.26, 2.27], "paired", "1 seed(s) in common, and a paired test takes two"),
+    ],
+)
+def test_without_a_p_there_is_no_verdict_and_check_fails(
+    tmp_path: Path,
+    check: Callable[..., tuple[int, str]],
+    muon: list[float],
+    adamw: list[float],
+    test: str,
+    why: str,
+) -> None:
+    write_rival(tmp_path / "runs", "muon", {lr: [loss + 0.1 for loss in muon] for lr in (1, 4)})
+    write_rival(tmp_path / "runs", "muon", {2: muon})
+    write_rival(tmp_path / "runs", "adamw", {lr: [loss + 0.1 for loss in adamw] for lr in (1, 4)})
+    write_rival(tmp_path / "runs", "adamw", {2: adamw})
+    claim = CLAIM | {"test": test, "seeds": len(muon)}
+    for on_record in (True, False, None):
+        (CLAIMS / "a-claim.yaml").write_text(yaml.safe_dump(claim | {"holds": on_record}))
+        code, said = check("--runs", "runs")
+        assert code == 1
+        assert said.startswith("a-claim: cannot be judged\n")
+        assert f"cannot tell: {why}" in said
+
+
+def test_a_diverged_seed_of_the_worse_side_proves_nothing(
+    tmp_path: Path, judged: Callable[..., Verdict]
+) -> None:
+    write_rival(tmp_path / "runs", "muon", MUON)
+    write_rival(tmp_path / "runs", "adamw", ADAMW, state="diverged")
     verdict = judged(tmp_path / "runs")
-    assert math.isnan(verdict.p)
-    assert verdict.holds is False
+    assert (verdict.holds, math.isnan(verdict.p)) == (None, True)
+    assert "cannot tell: a seed diverged, and its loss is no number" in verdict.figures
+    steps = judged(tmp_path / "runs", STEPS)
+    assert steps.holds is None
+    assert "cannot tell: optimizer=adamw itself does not get there" in steps.figures
+
+
+def test_an_interior_takes_three_rates_and_a_run_that_ended_well(
+    tmp_path: Path, judged: Callable[..., Verdict]
+) -> None:
+    claim = {key: CLAIM[key] for key in ("claim", "sweep", "among", "seeds", "holds")}
+    claim |= {"kind": "interior", "of": "optimizer=sgd", "rates": 2}
+    write_rival(tmp_path / "two", "sgd", {1: [2.0] * 3, 2: [2.1] * 3})
+    write_rival(tmp_path / "lost", "sgd", MUON, state="diverged")
+    assert judged(tmp_path / "two", claim).holds is None
+    lost = judged(tmp_path / "lost", claim)
+    assert lost.holds is None
+    assert "cannot tell: every run diverged" in lost.figures
