@@ -88,7 +88,7 @@ class Comparison:
 
     def _speed(self) -> str:
         unit = UNITS[self.cost]
-        a, b = (f"{side.value:,.6g} ({side.low:,.6g} to {side.high:,.6g})" for side in self.spent)
+        a, b = self.spent
         ratio = "" if math.isnan(self.ratio) else f": {self.ratio:.2f} x"
         return f"{unit} to {self.target:.4f}: A {a}, B {b}{ratio}"
 

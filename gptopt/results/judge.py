@@ -161,12 +161,9 @@ def _excesses(table: pd.DataFrame, ceiling: float) -> dict[int, float]:
 
 
 def _steps(claim: Claim, found: Comparison) -> Outcome:
-    """The better side needs at most ``ratio`` of the steps, also at the ends of both intervals."""
+    """The better side needs at most ``ratio`` of the steps, also at the unlucky ends."""
     a, b = found.spent
-    figures = (
-        f"steps to {found.target:.4f}: {found.a.name} {a.value:g} ({a.low:g} to {a.high:g}),"
-        f" {found.b.name} {b.value:g} ({b.low:g} to {b.high:g})"
-    )
+    figures = f"steps to {found.target:.4f}: {found.a.name} {a}, {found.b.name} {b}"
     if not math.isfinite(found.target) or math.isinf(b.low):
         return None, f"{figures}\ncannot tell: {found.b.name} itself does not get there", math.nan
     return a.high <= claim.given["ratio"] * b.low, figures, math.nan

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from scipy import stats
 from gptopt.results import load
 from gptopt.results.stats.fits import PowerLaw, fit_exponent, fit_power_law, speed_up
 from gptopt.results.stats.targets import (
+    Cost,
     median_interval,
     performance_profile,
     profile_score,
@@ -20,7 +22,7 @@ from gptopt.results.stats.targets import (
 )
 from gptopt.results.stats.tuning import expected_best, importance, sensitivity, width
 
-from .rundirs import TOKENS_PER_STEP, configure, eval_row, start_row, write_run
+from .rundirs import TOKENS_PER_STEP, configure, eval_row, start_row, train_row, write_run
 
 
 def test_the_best_of_k_is_the_mean_over_all_draws() -> None:
@@ -111,24 +113,71 @@ def test_costs_to_a_target_are_censored_by_infinity(tmp_path: Path) -> None:
     assert flops == [20 * per_step, math.inf, 10 * per_step]
 
 
+@pytest.mark.parametrize("cost", ["step", "tokens", "seconds", "flops"])
+def test_a_target_is_crossed_on_the_line_between_two_evaluations(
+    tmp_path: Path, cost: Cost
+) -> None:
+    # 2.25 lies three quarters of the way from 3.0 to 2.0; behind a nan there is no line
+    for seed, losses in enumerate(([3.0, 2.0, 1.0], [3.0, "nan", 2.0])):
+        rows: list[dict[str, Any]] = [start_row(1, 0)]
+        for step, loss in zip((10, 20, 30), losses, strict=True):
+            rows += [train_row(step, 2.1), eval_row(step, loss)]
+        write_run(tmp_path / f"{seed}", configure("muon", 0.1, seed), [rows])
+    found = to_target(load(tmp_path), 2.25, cost=cost)
+    per_step = {"step": 1, "tokens": TOKENS_PER_STEP, "seconds": 0.05}
+    per_step["flops"] = TOKENS_PER_STEP * 6 * 130_000
+    assert found["reached"].tolist() == pytest.approx([17.5 * per_step[cost], 30 * per_step[cost]])
+
+
 def test_a_median_over_seeds_may_be_infinite() -> None:
     assert median_interval([10, 20, math.inf]).value == 20
     assert median_interval([10, math.inf]).value == math.inf
     found = median_interval([10, 20, 30, 40, math.inf])
-    assert (found.value, found.low, found.high) == (30, 10, math.inf)
+    assert found == (30, 10, math.inf, True)
+    assert str(found) == "30 (range 10 to inf)"
+    six = median_interval([10, 20, 30, 40, 50, 60])
+    assert not six.is_range
+    assert "95 % interval" in str(six)
     assert median_interval([1, 2, 3]) == median_interval([1, 2, 3])
     for costs in ([], [1, math.nan]):
         with pytest.raises(ValueError, match="no NaN"):
             median_interval(costs)
 
 
-def test_bootstrap_intervals_cover_the_median() -> None:
-    rng = np.random.default_rng(1)
-    draws = 300
-    found = [median_interval(row, draws=400) for row in rng.normal(size=(draws, 15))]
+@pytest.mark.parametrize("count", [6, 7, 8, 10, 15])
+def test_intervals_hold_the_median_with_95_percent(count: int) -> None:
+    rng = np.random.default_rng(count)
+    draws = 2000
+    for samples, median in (
+        (rng.normal(size=(draws, count)), 0.0),
+        (rng.exponential(size=(draws, count)), math.log(2)),
+    ):
+        found = [median_interval(row) for row in samples]
+        share = np.mean([one.low <= median <= one.high for one in found])
+        assert stats.binom.ppf(1e-4, draws, 0.95) / draws <= share
+        assert not any(one.is_range for one in found)
+
+
+def test_the_interval_is_that_of_the_sign_test() -> None:
+    # for 15 values, Conover's table A3 gives the 4th and the 12th
+    assert median_interval(range(1, 16)) == (8, 4, 12, False)
+    for count in range(6, 40):
+        found = median_interval(range(1, count + 1))
+        p = stats.binomtest(int(found.low) - 1, count).pvalue  # were the median below all of it
+        assert p <= 0.05
+        assert stats.binomtest(int(found.low), count).pvalue > 0.05
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_range_misses_the_median_only_where_all_values_lie_on_one_side(count: int) -> None:
+    rng = np.random.default_rng(count)
+    draws = 2000
+    found = [median_interval(row) for row in rng.normal(size=(draws, count))]
     share = np.mean([one.low <= 0 <= one.high for one in found])
-    # The percentile bootstrap of a median keeps its 95 % up to a few points.
-    assert stats.binom.ppf(1e-4, draws, 0.92) / draws <= share
+    expected = 1 - 0.5 ** (count - 1)  # 0.75 of three, which no interval of them exceeds
+    low, high = stats.binom.ppf([1e-4, 1 - 1e-4], draws, expected) / draws
+    assert low <= share <= high
+    assert all(one.is_range for one in found)
 
 
 COSTS = pd.DataFrame(

@@ -98,7 +98,7 @@ def performance_profile(found: Runs, *, cost: Cost = "step") -> Plot:
         reached = to_target(part, target, cost=cost)
         costs[title] = {
             row["optimizer"]: median_interval(
-                reached.loc[reached["trial"] == row["trial"], "reached"].tolist(), draws=1
+                reached.loc[reached["trial"] == row["trial"], "reached"].tolist()
             ).value
             for row in records(best)
         }
