@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gptopt.results.clock import clock_doubts
 from gptopt.results.fairness import UnlikeError, doubts, obstacles
 from gptopt.results.runs import Runs, records
 from gptopt.results.stats import best_trials, trials
@@ -155,10 +156,11 @@ def compare(
         for side in (one, other)
     ]
     losses = [list(side.losses.values()) for side in (one, other)]
+    of_time = clock_doubts([one.runs, other.runs]) if cost == "seconds" else []
     return Comparison(
         one,
         other,
-        doubts(_joined(table), best, compared=compared),
+        [*doubts(_joined(table), best, compared=compared), *of_time],
         difference(*losses),
         paired_difference(one.losses, other.losses),
         rank_p(*losses),

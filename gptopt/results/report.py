@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gptopt import files, layout
 from gptopt.results import report_tables as tables
+from gptopt.results.clock import clock_doubts
 from gptopt.results.fairness import warnings
 from gptopt.results.load import Paths, Runs, load_some
 from gptopt.results.page import (
@@ -66,7 +67,9 @@ def report(paths: Paths, out: Path) -> Path:
     found = load_some(paths)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     workloads = found.workloads()
-    doubts = {title: warnings(part.runs) for title, part in workloads.items()}
+    doubts = {
+        title: warnings(part.runs) + clock_doubts([part]) for title, part in workloads.items()
+    }
     blocks: list[Block] = [Heading("Which optimizer, and how sure are we?", 1)]
     blocks += [
         block
