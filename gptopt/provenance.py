@@ -148,5 +148,7 @@ def write_provenance(
             "non_embedding": total - embedding,
             "table": optimizer.table,
         },
+        # 2 N forward and 4 N backward (Kaplan et al. 2020), as often as the optimizer asks for them
+        "flops_per_token": 6 * (total - embedding) * optimizer.passes,
     }
     files.write_json(run / layout.PROVENANCE, content)

@@ -364,6 +364,15 @@ def test_the_number_of_threads_is_the_one_asked_for_and_its_change_is_said(tmp_p
     assert "this resume is not bit-exact: threads 2 -> 1\n" in task_log(run)
 
 
+def test_flops_count_every_pass_that_the_optimizer_asks_for(tmp_path):
+    mars = "optimizer=mars", "optimizer.optimizer_params.exact=true"
+    for asked, passes in ((), 1), (mars, 2):
+        run = stopped_at(tiny(tmp_path, *asked), 1)
+        facts = json.loads((run / layout.PROVENANCE).read_text())
+        # 2 per parameter forward and 4 backward
+        assert facts["flops_per_token"] == passes * 6 * facts["parameters"]["non_embedding"]
+
+
 def test_other_numerics_are_said_when_a_run_goes_on(tmp_path):
     config = tiny(tmp_path)
     run = stopped_at(config, 9)

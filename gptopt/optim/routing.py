@@ -97,6 +97,11 @@ class RoutedOptimizer:
         return [total for rule in self._asking for total in rule.totals]
 
     @property
+    def passes(self) -> int:
+        """Forward and backward passes that a step takes of its batch, those of the first apart."""
+        return 2 if self._looks_back else 1
+
+    @property
     def wants_earlier_gradient(self) -> bool:
         """Whether the next step needs the gradient of its batch at the ``earlier_weights``."""
         return self._looks_back and bool(self.earlier.weights)

@@ -6,7 +6,7 @@ import functools
 
 from gptopt.config.identity import IDENTITY_NODES
 
-VERSION = 3
+VERSION = 4
 """Counts up when a column is added; none is ever renamed or given another meaning."""
 
 RUN_TEXTS = {
@@ -38,7 +38,8 @@ RUN_NUMBERS = {
     "tokens_per_second": "median over the logged rows",
     "parameters": "trainable parameters",
     "flops_per_token": "6 x parameters without embeddings: forward and backward (Kaplan et al. "
-    "2020), attention and optimizer not counted",
+    "2020), twice that for an optimizer that asks for a second gradient (mars with `exact`); "
+    "attention and the optimizer's own work are not counted",
     "attempts": "how often the run was started",
     "started": "Unix time of the first start",
 }

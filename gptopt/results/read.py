@@ -85,6 +85,7 @@ def _summary(run: Path, asked: Row, rows: Rows) -> Row:
     state = read_state(run)
     best_loss, best_step = _best(rows)
     weights = number(made.get("run.parameters.non_embedding"))
+    one_pass = None if weights is None else 6 * weights  # of runs that do not tell it themselves
     standard: Row = {
         "run_id": asked["derived.run_id"],
         "path": str(run),
@@ -109,7 +110,7 @@ def _summary(run: Path, asked: Row, rows: Rows) -> Row:
         "seconds": rows.last("seconds"),
         "tokens_per_second": _median(rows, "tokens_per_second"),
         "parameters": number(made.get("run.parameters.total")),
-        "flops_per_token": None if weights is None else 6 * weights,
+        "flops_per_token": number(made.get("run.flops_per_token", one_pass)),
         "overrides": _overrides(run),
         "workload": _digest({k: v for k, v in asked.items() if below(k, WORKLOAD)}),
         "trial": _digest({k: v for k, v in asked.items() if below(k, TRIAL) and k not in SEEDS}),

@@ -327,3 +327,13 @@ def test_the_documented_columns_are_those_of_the_tables() -> None:
     documented = (layout.PROJECT / "docs" / "results.md").read_text()
     for name, meaning in [*(RUN_TEXTS | RUN_NUMBERS).items(), *METRIC_COLUMNS.items()]:
         assert f"| `{name}` | {meaning} |" in documented
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"), [({}, 6 * 130_000), ({"flops_per_token": 12 * 130_000}, 12 * 130_000)]
+)
+def test_flops_are_those_on_record_or_else_one_pass(
+    tmp_path: Path, recorded: dict[str, int], expected: int
+) -> None:
+    write_run(tmp_path / "a", configure("mars", 0.1, 0), [], provenance=recorded)
+    assert load(tmp_path).runs["flops_per_token"].tolist() == [expected]
