@@ -12,6 +12,7 @@ from gptopt.results.clock import clock_doubts
 from gptopt.results.fairness import UnlikeError, doubts, obstacles
 from gptopt.results.runs import Runs, records
 from gptopt.results.stats import best_trials, trials
+from gptopt.results.tuned import RATE, setting_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,10 +79,11 @@ class Comparison:
     def lines(self) -> list[str]:
         """The comparison for people."""
         return [
-            *(_side(letter, side) for letter, side in (("A", self.a), ("B", self.b))),
+            *_side("A", self.a),
+            *_side("B", self.b),
             _difference("A - B", self.welch, "Welch"),
             *([_difference("by seed", self.paired, "paired")] if self.paired.n[0] > 1 else []),
-            f"ranks: p = {_p(self.rank_p)} (Mann and Whitney)",
+            f"ranks: {_p(self.rank_p)} (Mann and Whitney)",
             self._speed(),
             *self._seeds(),
             *(f"! {doubt}" for doubt in self.doubts),
@@ -213,15 +215,24 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _side(letter: str, side: Side) -> str:
+def _side(letter: str, side: Side) -> list[str]:
+    """What a side came to, and the optimizer and settings that won."""
     row = side.best
     spread = f" ± {row['sd']:.4f}" if math.isfinite(row["sd"]) else ""
-    tried = f"{row['trials']} trials at {len(row['rates'])} rates"
-    flag = f", which is the {row['edge']} tried" if row["edge"] else ""
-    return (
+    rates = _count(len(row["rates"]), "rate")
+    flag = f" (the {row['edge']} tried)" if row["edge"] else ""
+    chosen = side.runs.runs[side.runs.runs["trial"] == row["trial"]]
+    others = {key: value for key, value in row["settings"].items() if key != RATE}
+    words = ", ".join(filter(None, (f"lr={row['lr']:g}{flag}", setting_words(others))))
+    return [
         f"{letter}  {side.name}: {row['mean']:.4f}{spread} nats per token, n = {row['n']};"
-        f" best of {tried}: lr {row['lr']:g}{flag}"
-    )
+        f" best of {_count(row['trials'], 'trial')}, {rates} with its other settings",
+        f"   {chosen['optimizer'].iloc[0]}: {words}",
+    ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _difference(label: str, found: Difference, test: str) -> str:
@@ -229,9 +240,10 @@ def _difference(label: str, found: Difference, test: str) -> str:
         return f"{label} = {found.gap:+.4f}; no spread, so nothing is known of its certainty"
     return (
         f"{label} = {found.gap:+.4f} nats, 95 % interval {found.low:+.4f} to {found.high:+.4f},"
-        f" p = {_p(found.p)} ({test}, two-sided)"
+        f" {_p(found.p)} ({test}, two-sided)"
     )
 
 
 def _p(value: float) -> str:
-    return "unknown" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+    known = "p < 0.0001" if value < 1e-4 else f"p = {value:.4f}"
+    return "p unknown" if math.isnan(value) else known

@@ -9,6 +9,7 @@ from gptopt.results.columns import SEEDS, TRIAL, WORKLOAD, below
 from gptopt.results.load import records
 from gptopt.results.select import ABSENT, shown
 from gptopt.results.stats import BASELINE, best_trials, trials
+from gptopt.results.tuned import tuning_doubts
 from gptopt.state import ExitCode
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def warnings(runs: pd.DataFrame) -> list[str]:
     """
     best = records(best_trials(trials(runs)))
     found = [*_unlike(runs), *_unlike_optimizers(runs), *_unlike_starts(runs), *_dirty(runs)]
-    found += [*_unlike_settings(runs, best), *_untuned(best)]
+    found += [*_unlike_settings(runs, best), *_untuned(best), *tuning_doubts(runs, compared=())]
     if best and all(row["optimizer"] != BASELINE for row in best):
         found.append(f"No run of {BASELINE} has ended, so there is no baseline to compare with.")
     return [*found, *_lost(runs)]
@@ -120,8 +121,8 @@ def doubts(
     ]
     if any(ABSENT in _texts(runs, key) for key in ESSENTIAL):
         found.append("Not all runs tell what they were trained and evaluated on.")
-    found += [*_unlike(runs), *_unlike_optimizers(runs), *_dirty(runs)]
-    return [*found, *_untuned(best), *_lost(runs)]
+    found += [*_unlike(runs), *_unlike_optimizers(runs), *_dirty(runs), *_untuned(best)]
+    return [*found, *tuning_doubts(runs, compared=compared), *_lost(runs)]
 
 
 def _unequal(a: pd.DataFrame, b: pd.DataFrame, keys: Collection[str]) -> list[str]:

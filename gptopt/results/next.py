@@ -96,9 +96,9 @@ def _rates(row: dict[str, Any], reasons: list[str]) -> list[float]:
         if high / low > COARSE
     ]
     if middles:
+        added = " and ".join(f"{rate:g}" for rate in middles)
         reasons.append(
-            f"{name}: its best rate {lr:g} lies inside; halve the steps to {around[0]:g} and"
-            f" {around[2]:g}."
+            f"{name}: its best rate {lr:g} lies inside; add {added}, half a step around it."
         )
     else:
         reasons.append(f"{name}: its best rate {lr:g} is settled within a factor of {COARSE:g}.")

@@ -11,7 +11,7 @@ from scipy import stats
 from gptopt import layout
 from gptopt.results import Runs, load
 from gptopt.results.compare import Comparison, compare, seeds_to_settle
-from gptopt.results.fairness import UnlikeError
+from gptopt.results.fairness import UnlikeError, warnings
 from gptopt.results.select import Selection
 
 from .rivals import ADAMW, MUON, write_both, write_rival
@@ -140,6 +140,39 @@ def test_a_diverged_seed_is_the_worst_and_no_number(tmp_path: Path) -> None:
     assert comparison.welch.gap == math.inf
     assert comparison.rank_p == pytest.approx(
         stats.mannwhitneyu([math.inf] * 3, ADAMW[0.002]).pvalue
+    )
+
+
+def test_the_winner_of_each_side_is_told_with_what_varied_there(tmp_path: Path) -> None:
+    key = "optimizer.optimizer_params.aux_wd"
+    write_rival(tmp_path, "muon", MUON, optimizer__optimizer_params__aux_wd=0.1)
+    write_rival(tmp_path, "muon", {0.02: [2.5, 2.6]}, optimizer__optimizer_params__aux_wd=0.0)
+    adamw = {0.002: [2.25, 2.26, 2.28]}
+    write_rival(tmp_path, "adamw", adamw, optimizer__optimizer_params__aux_wd=0.1)
+    comparison = judged(load(tmp_path))
+    a, of_a, b, of_b = comparison.lines()[:4]
+    assert a.endswith("n = 3; best of 4 trials, 3 rates with its other settings")
+    assert of_a == "   muon: lr=0.02, aux_wd=0.1"
+    assert b.endswith("best of 1 trial, 1 rate with its other settings")
+    assert of_b == "   adamw: lr=0.002"
+    assert "p = <" not in "\n".join(comparison.lines())
+    assert f"Tuning differs in {key}: A tried 2 values, B kept 0.1." in comparison.doubts
+
+
+def test_a_second_rate_tied_on_one_side_alone_is_told(tmp_path: Path) -> None:
+    for lr, losses in MUON.items():
+        write_rival(tmp_path, "muon", {lr: losses}, optimizer__optimizer_params__aux_lr=lr / 10)
+    write_rival(tmp_path, "soap", ADAMW, optimizer__optimizer_params__aux_lr=0.001)
+    write_rival(tmp_path, "adamw", ADAMW)
+    found = load(tmp_path)
+    key = "optimizer.optimizer_params.aux_lr"
+    tied = f"Tuning differs in {key}: A tried 3 values along with lr, B"
+    assert f"{tied} kept 0.001." in judged(found, b="optimizer=soap").doubts
+    assert f"{tied} has none." in judged(found).doubts
+    assert not [text for text in judged(found, "optimizer=soap").doubts if "Tuning" in text]
+    assert any(
+        text.startswith(f"Tuning differs in {key}: ") and "soap kept 0.001" in text
+        for text in warnings(found.runs)
     )
 
 

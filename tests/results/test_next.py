@@ -40,8 +40,9 @@ def test_the_lowest_rate_is_followed_downwards(tmp_path: Path) -> None:
 
 def test_an_interior_optimum_is_halved_and_its_other_settings_are_carried(tmp_path: Path) -> None:
     write_rival(tmp_path, "sgd", {0.1: [2.9] * 3, 0.4: [2.1, 2.2, 2.3], 1.6: [2.7] * 3})
-    (block,), _ = proposed(tmp_path)
+    (block,), reasons = proposed(tmp_path)
     assert block[LR] == [0.2, 0.8]
+    assert "sgd: its best rate 0.4 lies inside; add 0.2 and 0.8, half a step around it." in reasons
     assert block["optimizer"] == "sgd"
     assert block["training.training_params.batch_size"] == 8
     assert not [key for key in block if key.startswith("paths")]

@@ -22,6 +22,7 @@ from gptopt.results.style import (
     styled,
     without_outliers,
 )
+from gptopt.results.tuned import setting_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,9 +186,10 @@ def ablation(runs: Runs, *, optimizer: str) -> Plot:
         optimizer: Whose.
 
     Returns:
-        Data: the best trial first, then a row per trial that differs from it in exactly one
-        setting: setting (column), value, n, mean, sd, and the ``gap`` to the best trial with
-        ``low``, ``high`` and ``p`` as ``stats.significance.difference`` tells them.
+        Data: the best trial first, its value all that was varied, then a row per trial that
+        differs from it in exactly one setting: setting (column), value, n, mean, sd, and the
+        ``gap`` to the best trial with ``low``, ``high`` and ``p`` as
+        ``stats.significance.difference`` tells them.
     """
     import pandas as pd
 
@@ -227,7 +229,8 @@ def _one_at_a_time(
             gap = difference(row["losses"], base["losses"])
             told |= {"gap": gap.gap, "low": gap.low, "high": gap.high, "p": gap.p}
         name = changed[0] if changed else ""
-        rows.append({"setting": name, "value": own[name] if name else None, **told})
+        value = own[name] if name else setting_words(row["settings"])
+        rows.append({"setting": name, "value": value, **told})
     return sorted(rows, key=_place)
 
 

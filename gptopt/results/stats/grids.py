@@ -22,7 +22,7 @@ def rate_grid(tried: Sequence[Trial], best: Trial) -> list[float]:
         tried: The trials of one optimizer that have a result.
         best: One of them.
     """
-    names = [name for name in best["settings"] if not _goes_along(name, tried)]
+    names = [name for name in best["settings"] if not goes_along(name, tried)]
     if all(len(_kinds(tried, names, ratios=ratios)) == len(tried) for ratios in (False, True)):
         names = [name for name in names if not _are_numbers(name, tried)]
     alike = [one for one in tried if all(_agrees(name, one, best) for name in names)]
@@ -50,7 +50,7 @@ def _agrees(name: str, one: Trial, best: Trial) -> bool:
     return is_ratio and math.isclose(own * best["lr"], other * one["lr"])
 
 
-def _goes_along(name: str, tried: Sequence[Trial]) -> bool:
+def goes_along(name: str, tried: Sequence[Trial]) -> bool:
     """Whether a number has one value at each rate and another one at every other rate."""
     if not _are_numbers(name, tried):
         return False
