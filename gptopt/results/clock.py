@@ -22,20 +22,20 @@ def clock_doubts(sides: Sequence[Runs]) -> list[str]:
         sides: Of one workload each: what is compared.
     """
     hosts: set[str] = set()
-    found = []
+    spread = []
     for runs in sides:
         hosts |= set(runs.runs[HOST].dropna()) if HOST in runs.runs else set()
-        times = step_times(runs)
-        for _, equal in times.groupby("work"):
+        for _, equal in step_times(runs).groupby("work"):
             ms, optimizer = equal["step_ms"], equal["optimizer"].iloc[0]
             if ms.max() > UNEQUAL * ms.min():
-                found.append(
-                    f"Seconds mislead: equal steps of {optimizer} took {ms.min():.3g} to"
-                    f" {ms.max():.3g} ms, by the medians of {len(ms)} runs."
-                )
+                spread.append(f"{optimizer} {ms.min():.3g} to {ms.max():.3g} ms")
+    found = []
+    if spread:
+        listed = ", ".join(dict.fromkeys(spread))
+        found.append(f"Seconds mislead: steps of equal work took, by the run, {listed}.")
     if len(hosts) > 1:
         found.append(f"Seconds mislead: the runs were on {len(hosts)} hosts.")
-    return list(dict.fromkeys(found))
+    return found
 
 
 def step_times(runs: Runs) -> pd.DataFrame:

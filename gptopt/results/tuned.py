@@ -40,10 +40,16 @@ def tuning_doubts(runs: pd.DataFrame, *, compared: Collection[str]) -> list[str]
     for key in sorted(varied.difference(compared)):
         words = {name: _words(key, mine) for name, mine in tried.items()}
         kept = runs[[key, "optimizer"]].drop_duplicates("optimizer").set_index("optimizer")[key]
-        known = {name: text or _kept(kept[name]) for name, text in words.items()}
         if not all(words.values()):
-            listed = ", ".join(f"{name} {text}" for name, text in known.items())
-            found.append(f"Tuning differs in {key}: {listed}.")
+            lacking = [name for name in words if shown(kept[name]) == ABSENT and not words[name]]
+            listed = [
+                f"{name} {text or f'kept {shown(kept[name])}'}"
+                for name, text in words.items()
+                if name not in lacking
+            ]
+            listed += [f"{lacking[0]} has none"] if len(lacking) == 1 else []
+            listed += ["the others have none"] if len(lacking) > 1 else []
+            found.append(f"Tuning differs in {key}: {', '.join(listed)}.")
     return found
 
 
@@ -54,7 +60,3 @@ def _words(key: str, tried: list[dict[str, Any]]) -> str:
     values = {shown(one["settings"][key]) for one in tried}
     along = " along with lr" if goes_along(key, tried) else ""
     return f"tried {len(values)} values{along}"
-
-
-def _kept(value: Any) -> str:
-    return "has none" if shown(value) == ABSENT else f"kept {shown(value)}"
