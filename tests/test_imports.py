@@ -139,4 +139,4 @@ def test_answers_that_need_no_torch_do_not_import_it(arguments):
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr[-2000:]
     imported = {line.split("|")[-1].strip() for line in answer.stderr.splitlines()}
-    assert not {"torch", "wandb"} & imported
+    assert not {"torch", "wandb", "pandas", "matplotlib", "scipy"} & imported

