@@ -73,7 +73,8 @@ def _metrics(rng: random.Random, rows: int) -> bytes:
     for step in range(1, rows + 1):
         seen = {"step": step, "tokens": 1024 * step, "seconds": step * rng.random()}
         if step % 10 == 0:
-            lines.append({"event": "eval"} | seen | {"val_loss": rng.gauss(3, 1)})
+            size = {"optimizer_state_bytes": 1_443_336} if step == rows else {}
+            lines.append({"event": "eval"} | seen | {"val_loss": rng.gauss(3, 1)} | size)
             continue
         names = ("train_loss", "lr", "grad_norm", "tokens_per_second", "step_ms", "optimizer_ms")
         measured = {name: rng.gauss(3, 1) for name in (*names, "param_norm")}

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 import shlex
 from collections import Counter
@@ -42,15 +43,19 @@ class Read:
     problems: Problems
 
 
-def read_run(run: Path) -> Read:
-    """Reads one run directory; no content of it raises."""
+def read_run(run: Path, *, once: bool = False) -> Read:
+    """Reads one run directory; no content of it raises.
+
+    Args:
+        once: What is read is kept elsewhere: the system need not keep the files in memory.
+    """
     problems: Problems = Counter()
     asked = _read_config(run / layout.RESOLVED, problems)
     if not isinstance(asked.get("derived.run_id"), str):
         problems[str(run / layout.RESOLVED), "holds no derived.run_id"] += 1
         return Read(None, read_rows([], 0), problems)
     files = layout.metrics_files(run)
-    attempts = [read_metrics(file, number, problems) for number, file in files]
+    attempts = [read_metrics(file, number, problems, once=once) for number, file in files]
     rows, superseded = merge(attempts)
     for place, count in superseded.items():
         problems[str(files[place][1]), "repeated by a later attempt"] += count
@@ -59,13 +64,16 @@ def read_run(run: Path) -> Read:
     return Read(row, rows, problems)
 
 
-def read_metrics(file: Path, attempt: int, problems: Problems) -> Rows:
+def read_metrics(file: Path, attempt: int, problems: Problems, *, once: bool = False) -> Rows:
     """The complete rows of one attempt's metrics file, in its order.
 
     A row is complete when its newline is there.
     """
     try:
-        *lines, rest = file.read_bytes().split(b"\n")
+        with file.open("rb") as opened:
+            *lines, rest = opened.read().split(b"\n")
+            if once and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
         problems[str(file), f"cannot be read: {error.strerror}"] += 1
         lines, rest = [], b""

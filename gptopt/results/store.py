@@ -100,6 +100,23 @@ class Sheet:
             self._mapped[name] = np.frombuffer(memory, _type(name))
         return self._mapped[name]
 
+    def read(self, name: str, start: int, room: NDArray) -> None:
+        """Fills ``room`` with rows of a column from ``start`` on.
+
+        Mapping them first would cost as much again.
+
+        Raises:
+            OSError: The file ends before.
+        """
+        file, offset = self.files[name], start * room.itemsize
+        file.flush()
+        left = room.data.cast("B")
+        while left:
+            count = os.preadv(file.fileno(), [left], offset)  # 2 GiB at most
+            if not count:
+                raise OSError(f"{file.name}: shorter than its index says")
+            left, offset = left[count:], offset + count
+
     def sync(self) -> None:
         """Returns once everything is on disk."""
         for file in self.files.values():
@@ -188,6 +205,12 @@ class _Stretch(NamedTuple):
             return _unknown(name, self.stop - self.start)
         return self.sheet.column(name)[self.start : self.stop]
 
+    def fill(self, name: str, room: NDArray) -> None:
+        if name in self.sheet.files:
+            self.sheet.read(name, self.start, room)
+        else:
+            room[:] = _unknown(name, len(room))
+
 
 def _stretches(stored: Sequence[Stored]) -> Iterator[_Stretch]:
     current: _Stretch | None = None
@@ -210,7 +233,7 @@ def _column(stretches: Sequence[_Stretch], name: str) -> NDArray:
     place = 0
     for stretch in stretches:
         rows = stretch.stop - stretch.start
-        out[place : place + rows] = stretch.column(name)
+        stretch.fill(name, out[place : place + rows])
         place += rows
     return out
 

@@ -105,7 +105,7 @@ def _update(directory: Path, found: Sequence[Found]) -> Tree:
     """Reads what changed into the cache, which nobody else writes to meanwhile."""
     index = caches.load(directory, tell=True)  # again: it may have been written since
     token, store = caches.appendable(directory, index)
-    entries, table = _read_changed(found, index, store)
+    entries, table = _read_changed(found, index, store, once=True)
     new = caches.Index(token, store, entries, table)
     new = caches.compact(directory, new)
     caches.save(directory, new)
@@ -115,7 +115,7 @@ def _update(directory: Path, found: Sequence[Found]) -> Tree:
 def _read_anew(found: Sequence[Found], index: caches.Index | None) -> Tree:
     """Reads what is not in ``index`` into a file that vanishes with this process."""
     store = Store.temporary()
-    entries, table = _read_changed(found, index, store)
+    entries, table = _read_changed(found, index, store, once=False)
     known = index.entries if index else {}
     return Tree(
         table,
@@ -127,7 +127,7 @@ def _read_anew(found: Sequence[Found], index: caches.Index | None) -> Tree:
 
 
 def _read_changed(
-    found: Sequence[Found], index: caches.Index | None, store: Store
+    found: Sequence[Found], index: caches.Index | None, store: Store, *, once: bool
 ) -> tuple[dict[str, caches.Entry], runtable.Columns]:
     """Entries and rows of all ``found``; what ``index`` does not know goes to ``store``."""
     known = index.entries if index else {}
@@ -140,7 +140,7 @@ def _read_changed(
         row: Row | int | None = old.get(run.path)
         if entry is None or entry.stamp != run.stamp:
             with _without_collector():
-                read = read_run(Path(run.path))
+                read = read_run(Path(run.path), once=once)
             problems = [(path, problem, n) for (path, problem), n in read.problems.items()]
             parts = store.append(read.rows) if read.row is not None else (None, None)
             entry, row = caches.Entry(run.stamp, problems, *parts), read.row

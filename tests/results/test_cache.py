@@ -50,7 +50,9 @@ def read_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the directories that are read, not taken from the cache."""
     seen: list[str] = []
     original = tree.read_run
-    monkeypatch.setattr(tree, "read_run", lambda run: seen.append(run.name) or original(run))
+    monkeypatch.setattr(
+        tree, "read_run", lambda run, once: seen.append(run.name) or original(run, once=once)
+    )
     return seen
 
 
