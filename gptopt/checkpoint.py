@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from gptopt import files, layout
-from gptopt.claim import Claim
+from gptopt.lease import Lease
 from gptopt.state import ExitCode
 
 SCHEMA = 1
@@ -70,7 +70,7 @@ class _HashingFile:
 
 
 def save(
-    claim: Claim,
+    lease: Lease,
     step: int,
     state: dict[str, Any],
     *,
@@ -80,7 +80,7 @@ def save(
     """Saves ``state`` as the checkpoint of ``step``.
 
     Args:
-        claim: The right to write; checked right before the rename.
+        lease: The right to write; checked right before the rename.
         step: Optimizer steps done.
         state: Tensors, numbers, strings, lists and dicts (what ``weights_only`` loads).
         metric: The monitored value at this step, for ``keep_top_k``; None when unknown.
@@ -91,8 +91,8 @@ def save(
         TypeError: ``state`` holds something that could not be loaded again.
         BusyError: A newer attempt has taken over.
     """
-    target = layout.checkpoint_dir(claim.run, step)
-    temporary = target.with_name(f".tmp-{target.name}-{claim.attempt}")
+    target = layout.checkpoint_dir(lease.run, step)
+    temporary = target.with_name(f".tmp-{target.name}-{lease.attempt}")
     try:
         target.parent.mkdir(exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -106,12 +106,12 @@ def save(
         manifest = {
             "schema": SCHEMA,
             "step": step,
-            "attempt": claim.attempt,
+            "attempt": lease.attempt,
             "metric": finite,
             "files": described,
         }
         files.write_json(temporary / layout.MANIFEST, manifest)
-        claim.fence()
+        lease.fence()
         if target.exists():  # left by an attempt that this one resumed before
             _discard(target)
         os.rename(temporary, target)
@@ -120,7 +120,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         if not isinstance(error, OSError):
             raise
-        reason, free = os.strerror(error.errno or errno.EIO), shutil.disk_usage(claim.run).free
+        reason, free = os.strerror(error.errno or errno.EIO), shutil.disk_usage(lease.run).free
         raise StorageError(
             f"cannot save {target}: {reason}; {free / 1e9:.2f} GB are free"
         ) from error

@@ -13,8 +13,8 @@ from typing import Any
 
 from gptopt import layout
 from gptopt.checkpoint import StorageError
-from gptopt.claim import BusyError, Claim
 from gptopt.config.schema import Logging
+from gptopt.lease import BusyError, Lease
 from gptopt.progress import RunProgress
 from gptopt.tracking import start_trackers
 from gptopt.tracking.metrics import MetricsFile
@@ -28,7 +28,7 @@ class Recorder:
     Args:
         settings: The logging node.
         run: Run directory.
-        claim: The right to write there; None in all processes but the main one.
+        lease: The right to write there; None in all processes but the main one.
         start_step: Steps done before this attempt.
         max_steps: Steps of the run.
         saved_step: The newest step whose state is saved.
@@ -38,31 +38,31 @@ class Recorder:
         self,
         settings: Logging,
         run: Path,
-        claim: Claim | None,
+        lease: Lease | None,
         *,
         start_step: int,
         max_steps: int,
         saved_step: int,
     ) -> None:
-        self.claim = claim
+        self.lease = lease
         self.max_steps = max_steps
         self.saved_step = saved_step
         self._status_at = 0.0
         self._step = start_step
-        kind = settings.logging_params.progress if claim else "none"
+        kind = settings.logging_params.progress if lease else "none"
         self._progress = RunProgress(kind, start_step, max_steps)
-        if claim is None:
+        if lease is None:
             return
-        self._metrics = MetricsFile(layout.metrics_file(run, claim.attempt))
+        self._metrics = MetricsFile(layout.metrics_file(run, lease.attempt))
         self._metrics.write(
             {
                 "event": "start",
-                "attempt": claim.attempt,
+                "attempt": lease.attempt,
                 "start_step": start_step,
                 "time": time.time(),
             }
         )
-        self._trackers = start_trackers(settings.trackers, run, claim.attempt)
+        self._trackers = start_trackers(settings.trackers, run, lease.attempt)
 
     def __enter__(self) -> Recorder:
         self._progress.__enter__()
@@ -71,11 +71,11 @@ class Recorder:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """The last row of an attempt that an error ended; its trackers stop by themselves then."""
         self._progress.__exit__()
-        if self.claim is None or error is None:
+        if self.lease is None or error is None:
             return
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with contextlib.suppress(OSError, BusyError):
-            self.claim.fence()
+            self.lease.fence()
             self._metrics.write(_stop_row(self._step, state, f"{type(error).__name__}: {error}"))
         with contextlib.suppress(OSError):
             self._metrics.close()
@@ -86,9 +86,9 @@ class Recorder:
         Raises:
             BusyError: A newer attempt has taken over.
         """
-        if self.claim is None:
+        if self.lease is None:
             return
-        self.claim.fence()
+        self.lease.fence()
         self._step = row["step"]
         self._metrics.write(row)
         self._trackers.poll()
@@ -103,11 +103,11 @@ class Recorder:
         self._status(step)
 
     def _status(self, step: int) -> None:
-        if self.claim is None:
+        if self.lease is None:
             return
         self._status_at = time.monotonic()
         saved_step, max_steps = self.saved_step, self.max_steps
-        self.claim.status("running", step=step, max_steps=max_steps, saved_step=saved_step)
+        self.lease.status("running", step=step, max_steps=max_steps, saved_step=saved_step)
 
     def sync(self) -> None:
         """Brings the metrics to the disk, before a checkpoint vouches for them.
@@ -115,7 +115,7 @@ class Recorder:
         Raises:
             OSError: The disk refuses.
         """
-        if self.claim is not None:
+        if self.lease is not None:
             self._metrics.sync()
 
     def finish(self, step: int, state: str, reason: str) -> None:
@@ -125,9 +125,9 @@ class Recorder:
             BusyError: A newer attempt has taken over.
             StorageError: Some rows are not on the disk.
         """
-        if self.claim is None:
+        if self.lease is None:
             return
-        self.claim.fence()
+        self.lease.fence()
         self._metrics.write(_stop_row(step, state, reason))
         try:
             self._metrics.close()
@@ -136,7 +136,7 @@ class Recorder:
 
     def wait(self, seconds: float) -> None:
         """Gives the trackers time to store what they have read; after the marker is written."""
-        if self.claim is not None:
+        if self.lease is not None:
             self._trackers.finish(seconds)
 
 

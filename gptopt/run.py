@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from gptopt import files, layout
-from gptopt.claim import BusyError, Claim, busy, move_aside
 from gptopt.config.checks import RESUME_WORDS
 from gptopt.config.identity import run_directory
 from gptopt.config.problems import ConfigError, Problem
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived, derive
+from gptopt.lease import BusyError, Lease, busy, move_aside
 from gptopt.state import ExitCode, owner, read_state
 
 if TYPE_CHECKING:
@@ -132,27 +132,27 @@ def train(config: Config) -> RunResult:
         raise ConfigError([Problem("cluster.deadline", f"{error}.")]) from None
 
     with ExitStack() as stack:
-        claim = None
+        lease = None
         if is_main:
             if config.force and (aside := move_aside(run)) is not None:
                 log.info("moved the earlier run aside: %s", aside)
-            claim = Claim.take(run)
-            stack.callback(claim.release)
+            lease = Lease.take(run)
+            stack.callback(lease.release)
             if (result := _ended(run)) is not None:  # while we waited for the lock
                 return result
             stack.enter_context(_LogFile(run))
-            _write_config(config, derived, run, claim)
-            log.info("%s, attempt %d", run, claim.attempt)
+            _write_config(config, derived, run, lease)
+            log.info("%s, attempt %d", run, lease.attempt)
             for line in [*derived.arithmetic, *shares]:
                 log.info("%s", line)
         stop = stack.enter_context(StopRequest(run / layout.STOP_FILE, deadline))
         try:
             from gptopt.training import fit
 
-            outcome = fit(config, derived, corpus, run, claim, stop)
+            outcome = fit(config, derived, corpus, run, lease, stop)
         except BaseException as error:
-            if claim is not None:
-                _record_failure(run, claim, error)
+            if lease is not None:
+                _record_failure(run, lease, error)
             raise
     return _result(run, dataclasses.asdict(outcome))
 
@@ -262,7 +262,7 @@ def _result(run: Path, facts: dict[str, Any], *, skipped: bool = False) -> RunRe
     )
 
 
-def _write_config(config: Config, derived: Derived, run: Path, claim: Claim) -> None:
+def _write_config(config: Config, derived: Derived, run: Path, lease: Lease) -> None:
     """What was asked and what was derived; written by the first attempt, then left alone."""
     for marker in (layout.TERMINAL["failed"], layout.STOP_FILE):
         (run / marker).unlink(missing_ok=True)  # of the attempt before: this one tries again
@@ -276,15 +276,15 @@ def _write_config(config: Config, derived: Derived, run: Path, claim: Claim) -> 
             del resolved[key]
         resolved["derived"] = {"run_id": config.run_id, **dataclasses.asdict(derived)}
         files.write(run / layout.RESOLVED, yaml.safe_dump(resolved, sort_keys=False))
-    step = claim.before.step
-    claim.status("running", step=step, max_steps=derived.max_steps, saved_step=_saved_step(run))
+    step = lease.before.step
+    lease.status("running", step=step, max_steps=derived.max_steps, saved_step=_saved_step(run))
 
 
 def _saved_step(run: Path) -> int:
     return (files.read_json(run / layout.STATUS) or {}).get("saved_step", 0)
 
 
-def _record_failure(run: Path, claim: Claim, error: BaseException) -> None:
+def _record_failure(run: Path, lease: Lease, error: BaseException) -> None:
     """What a crash leaves: the error, where a later reader finds it."""
     words = traceback.format_exception_only(error)[-1].strip()
     code = 130 if isinstance(error, KeyboardInterrupt) else int(exit_code_of(error))
@@ -295,10 +295,10 @@ def _record_failure(run: Path, claim: Claim, error: BaseException) -> None:
     kept = {key: status[key] for key in ("max_steps", "saved_step") if key in status}
     try:
         if isinstance(error, KeyboardInterrupt):
-            claim.status("interrupted", **facts, **kept)
+            lease.status("interrupted", **facts, **kept)
         else:
-            claim.finish("failed", facts | {"error": words})
-            claim.status("failed", **facts, **kept)
+            lease.finish("failed", facts | {"error": words})
+            lease.status("failed", **facts, **kept)
     except (OSError, BusyError) as second:
         log.error("the failure could not be recorded: %s", second)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gptopt import checkpoint, files, layout
-from gptopt.claim import Claim
 from gptopt.config.schema import Checkpoint, Config, Load
 from gptopt.distributed import World
+from gptopt.lease import Lease
 from gptopt.preempt import StopRequest
 from gptopt.recorder import Recorder
 
@@ -25,7 +25,7 @@ class Saver:
     Args:
         settings: The checkpoint node.
         run: Run directory.
-        claim: The right to write there; None in all processes but the main one.
+        lease: The right to write there; None in all processes but the main one.
         world: All processes decide together.
         stop: Learns how long a save takes.
         saved_step: The newest step whose state is saved.
@@ -35,13 +35,13 @@ class Saver:
         self,
         settings: Checkpoint,
         run: Path,
-        claim: Claim | None,
+        lease: Lease | None,
         world: World,
         stop: StopRequest,
         *,
         saved_step: int,
     ) -> None:
-        self.settings, self.run, self.claim = settings, run, claim
+        self.settings, self.run, self.lease = settings, run, lease
         self.world, self.stop = world, stop
         self._failures = 0
         self._saved_at = time.monotonic()
@@ -79,10 +79,10 @@ class Saver:
         began = time.monotonic()
         generators = self.world.gather({"random": state["random"]})
         others = {checkpoint.rank_file(r): g for r, g in enumerate(generators) if r > 0}
-        if self.claim is not None:
+        if self.lease is not None:
             try:
                 recorder.sync()
-                checkpoint.save(self.claim, step, state, metric=metric, extra=others)
+                checkpoint.save(self.lease, step, state, metric=metric, extra=others)
                 self.prune()
                 self._failures, self._saved_step = 0, step
             except (checkpoint.StorageError, OSError) as error:
@@ -96,20 +96,20 @@ class Saver:
         return self._saved_step
 
 
-def resume_point(config: Config, claim: Claim) -> tuple[Path | None, Load]:
+def resume_point(config: Config, lease: Lease) -> tuple[Path | None, Load]:
     """The checkpoint to start from, and what to take from it.
 
     ``resume`` and ``load`` are obeyed once: a start that finds the newest checkpoint to come from
     an attempt that was asked the same, as after a preemption, goes on from there.
     """
     resume, load = config.checkpoint.resume, config.checkpoint.load
-    author = checkpoint.author(claim.run)
+    author = checkpoint.author(lease.run)
     if author and author.get("asked") == asked(config):
         resume, load = "auto", Load(model=True, optimizer=True, scheduler=True, data=True)
-    checkpoint.sweep(claim.run)
-    status = files.read_json(claim.run / layout.STATUS) or {}
+    checkpoint.sweep(lease.run)
+    status = files.read_json(lease.run / layout.STATUS) or {}
     mode, saved_step = config.checkpoint.mode, status.get("saved_step", 0)
-    return checkpoint.find(claim.run, resume, mode, saved_step=saved_step), load
+    return checkpoint.find(lease.run, resume, mode, saved_step=saved_step), load
 
 
 def asked(config: Config) -> dict[str, Any]:

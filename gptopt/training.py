@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from gptopt import checkpoint
-from gptopt.claim import Claim
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived, solve_schedule
 from gptopt.data import Corpus
@@ -30,6 +29,7 @@ from gptopt.diagnostics import StepDiagnostics
 from gptopt.distributed import World
 from gptopt.evaluate import evaluate
 from gptopt.gradient import global_gradient
+from gptopt.lease import Lease
 from gptopt.models import build_model
 from gptopt.optim import RoutedOptimizer, build_optimizer
 from gptopt.optim.cost import state_size
@@ -85,7 +85,7 @@ def fit(
     derived: Derived,
     corpus: Corpus,
     run: Path,
-    claim: Claim | None,
+    lease: Lease | None,
     stop: StopRequest,
 ) -> Outcome:
     """Trains from the newest checkpoint (or the start) to the end, or until ``stop`` says so.
@@ -95,11 +95,11 @@ def fit(
         derived: Its numbers, worked out for this machine and corpus.
         corpus: The opened data.
         run: The run directory.
-        claim: The right to write there; None in all processes but the main one.
+        lease: The right to write there; None in all processes but the main one.
         stop: Asked at every step border.
     """
     with World(vars(config.distributed)) as world:
-        return _fit(config, derived, corpus, run, claim, stop, world)
+        return _fit(config, derived, corpus, run, lease, stop, world)
 
 
 def _fit(
@@ -107,7 +107,7 @@ def _fit(
     derived: Derived,
     corpus: Corpus,
     run: Path,
-    claim: Claim | None,
+    lease: Lease | None,
     stop: StopRequest,
     world: World,
 ) -> Outcome:
@@ -121,7 +121,7 @@ def _fit(
     if params.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(params.deterministic)  # imports the compiler
     checkpoint.seed_everything(params.seed)
-    resume_from, load = world.tell(resume_point(config, claim) if claim else None)
+    resume_from, load = world.tell(resume_point(config, lease) if lease else None)
 
     # --- model ----------------------------------------------------------------------------------
     model = build_model(config.model.family, config.model.config).to(device)
@@ -153,7 +153,7 @@ def _fit(
         prefetch=config.data["prefetch"],
         device=device,
     )
-    if claim is not None:
+    if lease is not None:
         write_provenance(config, run, model, optimizer, loader, corpus, device)
 
     # --- resume ---------------------------------------------------------------------------------
@@ -180,15 +180,15 @@ def _fit(
     schedule = _schedule(config, derived, now.schedule_start)
 
     # --- what is written ------------------------------------------------------------------------
-    saver = Saver(config.checkpoint, run, claim, world, stop, saved_step=now.step)
-    if claim is not None:
+    saver = Saver(config.checkpoint, run, lease, world, stop, saved_step=now.step)
+    if lease is not None:
         checkpoint.set_aside_later(run, now.step)
         saver.prune()
-        claim.note(start_step=now.step, numerics=here, asked=asked(config))
+        lease.note(start_step=now.step, numerics=here, asked=asked(config))
     recorder = Recorder(
         config.logging,
         run,
-        claim,
+        lease,
         start_step=now.step,
         max_steps=derived.max_steps,
         saved_step=now.step,
@@ -263,7 +263,7 @@ def _fit(
             if is_timed:
                 precision.synchronize()
             watched = None
-            if is_watched and claim is not None and not now.skipped:
+            if is_watched and lease is not None and not now.skipped:
                 watched = StepDiagnostics(optimizer)
             update_began = time.perf_counter()
             if now.skipped:
@@ -351,8 +351,8 @@ def _fit(
     outcome.final, outcome.best = now.final, now.best
     outcome.weights = weights_hash(model.named_parameters())
     recorder.finish(now.step, outcome.state, outcome.reason)
-    if claim is not None:
-        claim.end(asdict(outcome), derived.max_steps)
+    if lease is not None:
+        lease.end(asdict(outcome), derived.max_steps)
     recorder.wait(PREEMPTED_WAIT_S if outcome.state == "preempted" else math.inf)
     return outcome
 

@@ -13,52 +13,52 @@ from tiny import checkpoints, flip_byte, state_file
 
 from gptopt import checkpoint, layout
 from gptopt.checkpoint import StorageError
-from gptopt.claim import BusyError, Claim
+from gptopt.lease import BusyError, Lease
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def claim(tmp_path):
-    claim = Claim.take(tmp_path / "run")
-    yield claim
-    claim.release()
+def lease(tmp_path):
+    lease = Lease.take(tmp_path / "run")
+    yield lease
+    lease.release()
 
 
-def save(claim, step, metric=None, **extra):
+def save(lease, step, metric=None, **extra):
     state = {"step": step, "weights": torch.full((1000,), float(step)), **extra}
-    return checkpoint.save(claim, step, state, metric=metric)
+    return checkpoint.save(lease, step, state, metric=metric)
 
 
-def find(claim, resume="auto", *, mode="min", saved_step=0):
-    return checkpoint.find(claim.run, resume, mode, saved_step=saved_step)
+def find(lease, resume="auto", *, mode="min", saved_step=0):
+    return checkpoint.find(lease.run, resume, mode, saved_step=saved_step)
 
 
-def prune(claim, *, keep_last=2, keep_top_k=0, mode="min"):
-    checkpoint.prune(claim.run, keep_last=keep_last, keep_top_k=keep_top_k, mode=mode)
-    return layout.checkpoint_steps(claim.run)
+def prune(lease, *, keep_last=2, keep_top_k=0, mode="min"):
+    checkpoint.prune(lease.run, keep_last=keep_last, keep_top_k=keep_top_k, mode=mode)
+    return layout.checkpoint_steps(lease.run)
 
 
-def test_what_was_saved_is_loaded(claim):
-    path = save(claim, 3)
+def test_what_was_saved_is_loaded(lease):
+    path = save(lease, 3)
     loaded = checkpoint.load(path)
     assert (loaded.path, loaded.step, loaded.state["step"]) == (path, 3, 3)
     assert torch.equal(loaded.state["weights"], torch.full((1000,), 3.0))
-    assert checkpoints(claim.run) == ["step-00000003"]
+    assert checkpoints(lease.run) == ["step-00000003"]
 
 
-def test_a_step_saved_again_replaces_the_first(claim):
-    save(claim, 3, note="first")
-    path = save(claim, 3, note="second")
+def test_a_step_saved_again_replaces_the_first(lease):
+    save(lease, 3, note="first")
+    path = save(lease, 3, note="second")
     assert checkpoint.load(path).state["note"] == "second"
-    assert checkpoints(claim.run) == ["step-00000003"]
+    assert checkpoints(lease.run) == ["step-00000003"]
 
 
-def test_the_generators_come_back_through_a_checkpoint(claim):
+def test_the_generators_come_back_through_a_checkpoint(lease):
     checkpoint.seed_everything(7)
     np.random.standard_normal()  # leaves a second normal number for later
     random.gauss(0, 1)
-    path = save(claim, 1, random=checkpoint.random_state(CPU))
+    path = save(lease, 1, random=checkpoint.random_state(CPU))
 
     def draw():
         return torch.rand(3).tolist(), random.gauss(0, 1), np.random.standard_normal(3).tolist()
@@ -69,9 +69,9 @@ def test_the_generators_come_back_through_a_checkpoint(claim):
     assert draw() == expected
 
 
-def test_every_process_finds_its_own_generators(claim):
+def test_every_process_finds_its_own_generators(lease):
     path = checkpoint.save(
-        claim, 1, {"random": "main"}, metric=None, extra={"rank-0001.pt": {"random": "first"}}
+        lease, 1, {"random": "main"}, metric=None, extra={"rank-0001.pt": {"random": "first"}}
     )
     assert checkpoint.load(path).state["random"] == "main"
     assert checkpoint.load(path, rank=1).state["random"] == "first"
@@ -120,20 +120,20 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(claim, damage, caplog):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(lease, damage, caplog):
     for step in (1, 2, 3):
-        save(claim, step)
-    damage(state_file(claim.run, 3))
+        save(lease, step)
+    damage(state_file(lease.run, 3))
     with pytest.raises(StorageError, match="step-00000003"):
-        checkpoint.load(layout.checkpoint_dir(claim.run, 3))
-    assert find(claim) == layout.checkpoint_dir(claim.run, 2)
-    assert checkpoints(claim.run) == ["step-00000001", "step-00000002", "step-00000003.bad"]
+        checkpoint.load(layout.checkpoint_dir(lease.run, 3))
+    assert find(lease) == layout.checkpoint_dir(lease.run, 2)
+    assert checkpoints(lease.run) == ["step-00000001", "step-00000002", "step-00000003.bad"]
     assert "step-00000003 is damaged" in caplog.text
 
 
-def test_every_flipped_byte_is_noticed(claim):
-    path = state_file(claim.run, 1)
-    save(claim, 1)
+def test_every_flipped_byte_is_noticed(lease):
+    path = state_file(lease.run, 1)
+    save(lease, 1)
     whole = path.read_bytes()
     for offset in random.Random(0).sample(range(len(whole)), 200):
         flip_byte(path, offset)
@@ -143,30 +143,30 @@ def test_every_flipped_byte_is_noticed(claim):
     assert checkpoint.verify(path.parent) is None
 
 
-def test_a_manifest_cut_at_any_byte_is_noticed(claim):
-    path = save(claim, 1) / layout.MANIFEST
+def test_a_manifest_cut_at_any_byte_is_noticed(lease):
+    path = save(lease, 1) / layout.MANIFEST
     whole = path.read_bytes()
     for length in range(len(whole.rstrip())):
         path.write_bytes(whole[:length])
         assert checkpoint.verify(path.parent) is not None
 
 
-def test_when_none_is_good_the_run_stops_and_keeps_stopping(claim):
+def test_when_none_is_good_the_run_stops_and_keeps_stopping(lease):
     for step in (1, 2):
-        flip_byte(save(claim, step) / checkpoint.STATE)
+        flip_byte(save(lease, step) / checkpoint.STATE)
     for _ in range(2):  # also the next start, which finds only what was set aside
         with pytest.raises(StorageError, match="no good checkpoint.*force"):
-            find(claim)
+            find(lease)
 
 
-def test_deleted_checkpoints_of_a_run_that_reported_some_are_missed(claim):
-    assert find(claim) is None
+def test_deleted_checkpoints_of_a_run_that_reported_some_are_missed(lease):
+    assert find(lease) is None
     with pytest.raises(StorageError, match="newest step told: 12"):
-        find(claim, saved_step=12)
+        find(lease, saved_step=12)
 
 
-def test_a_checkpoint_of_another_schema_says_both_numbers(claim):
-    path = save(claim, 1)
+def test_a_checkpoint_of_another_schema_says_both_numbers(lease):
+    path = save(lease, 1)
     manifest = json.loads((path / layout.MANIFEST).read_text())
     (path / layout.MANIFEST).write_text(json.dumps(manifest | {"schema": 999}))
     with pytest.raises(StorageError, match=f"schema 999, this code reads {checkpoint.SCHEMA}"):
@@ -177,41 +177,41 @@ def test_a_checkpoint_of_another_schema_says_both_numbers(claim):
 
 
 @pytest.mark.parametrize(("mode", "best"), [("min", 2), ("max", 3)])
-def test_best_is_by_finite_metric_and_among_equals_the_earlier(claim, mode, best):
+def test_best_is_by_finite_metric_and_among_equals_the_earlier(lease, mode, best):
     metrics = {1: math.nan, 2: 4.0, 3: 5.0, 4: None, 5: 4.0, 6: math.inf, 7: -math.inf, 8: 5.0}
     for step, metric in metrics.items():
-        save(claim, step, metric)
-    assert find(claim, "best", mode=mode) == layout.checkpoint_dir(claim.run, best)
-    assert sorted(checkpoint.ranked(claim.run, mode)) == [2, 3, 5, 8]
+        save(lease, step, metric)
+    assert find(lease, "best", mode=mode) == layout.checkpoint_dir(lease.run, best)
+    assert sorted(checkpoint.ranked(lease.run, mode)) == [2, 3, 5, 8]
 
 
-def test_best_falls_back_to_the_second_best(claim):
+def test_best_falls_back_to_the_second_best(lease):
     for step, metric in {1: 3.0, 2: 1.0, 3: 2.0}.items():
-        save(claim, step, metric)
-    flip_byte(state_file(claim.run, 2))
-    assert find(claim, "best") == layout.checkpoint_dir(claim.run, 3)
+        save(lease, step, metric)
+    flip_byte(state_file(lease.run, 2))
+    assert find(lease, "best") == layout.checkpoint_dir(lease.run, 3)
 
 
-def test_best_without_any_metric_is_the_newest(claim):
-    save(claim, 1)
-    save(claim, 2)
-    assert find(claim, "best") == layout.checkpoint_dir(claim.run, 2)
+def test_best_without_any_metric_is_the_newest(lease):
+    save(lease, 1)
+    save(lease, 2)
+    assert find(lease, "best") == layout.checkpoint_dir(lease.run, 2)
 
 
-def test_a_step_that_was_not_saved_is_answered_with_those_that_were(claim):
-    save(claim, 4)
-    assert find(claim, 4) == layout.checkpoint_dir(claim.run, 4)
+def test_a_step_that_was_not_saved_is_answered_with_those_that_were(lease):
+    save(lease, 4)
+    assert find(lease, 4) == layout.checkpoint_dir(lease.run, 4)
     with pytest.raises(StorageError, match=r"no checkpoint of step 5; it has \[4\]"):
-        find(claim, 5)
+        find(lease, 5)
 
 
-def test_later_checkpoints_are_set_aside_not_deleted(claim):
+def test_later_checkpoints_are_set_aside_not_deleted(lease):
     for step in (1, 2, 3):
-        save(claim, step)
-    checkpoint.set_aside_later(claim.run, 1)
-    save(claim, 2)
-    checkpoint.set_aside_later(claim.run, 1)
-    assert checkpoints(claim.run) == [
+        save(lease, step)
+    checkpoint.set_aside_later(lease.run, 1)
+    save(lease, 2)
+    checkpoint.set_aside_later(lease.run, 1)
+    assert checkpoints(lease.run) == [
         "step-00000001",
         "step-00000002.superseded",
         "step-00000002.superseded-2",
@@ -222,37 +222,37 @@ def test_later_checkpoints_are_set_aside_not_deleted(claim):
 # --- what stays ---------------------------------------------------------------------------------
 
 
-def test_the_newest_and_the_best_stay(claim):
+def test_the_newest_and_the_best_stay(lease):
     for step, metric in {1: 3.0, 2: 1.0, 3: 2.0, 4: math.nan, 5: 5.0, 6: 4.0}.items():
-        save(claim, step, metric)
-    assert prune(claim, keep_last=3, keep_top_k=2) == [2, 3, 4, 5, 6]
-    assert prune(claim, keep_last=2, keep_top_k=1) == [2, 5, 6]
-    assert prune(claim, keep_last=1, keep_top_k=1, mode="max") == [5, 6]
-    assert prune(claim, keep_last=1) == [6]
+        save(lease, step, metric)
+    assert prune(lease, keep_last=3, keep_top_k=2) == [2, 3, 4, 5, 6]
+    assert prune(lease, keep_last=2, keep_top_k=1) == [2, 5, 6]
+    assert prune(lease, keep_last=1, keep_top_k=1, mode="max") == [5, 6]
+    assert prune(lease, keep_last=1) == [6]
 
 
-def test_what_killed_attempts_left_is_swept(claim):
-    save(claim, 1)
+def test_what_killed_attempts_left_is_swept(lease):
+    save(lease, 1)
     for leftover in (".tmp-step-00000002-1", ".trash-step-00000000-77"):
-        shutil.copytree(layout.checkpoint_dir(claim.run, 1), claim.run / "checkpoints" / leftover)
-    checkpoint.sweep(claim.run)
-    assert checkpoints(claim.run) == ["step-00000001"]
+        shutil.copytree(layout.checkpoint_dir(lease.run, 1), lease.run / "checkpoints" / leftover)
+    checkpoint.sweep(lease.run)
+    assert checkpoints(lease.run) == ["step-00000001"]
 
 
 # --- what stops a save --------------------------------------------------------------------------
 
 
-def test_a_replaced_attempt_saves_nothing(claim):
-    save(claim, 1)
-    layout.attempt_file(claim.run, 2).write_text("{}")
+def test_a_replaced_attempt_saves_nothing(lease):
+    save(lease, 1)
+    layout.attempt_file(lease.run, 2).write_text("{}")
     with pytest.raises(BusyError):
-        save(claim, 2)
-    assert checkpoints(claim.run) == ["step-00000001"]
+        save(lease, 2)
+    assert checkpoints(lease.run) == ["step-00000001"]
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "mkdir"])
-def test_an_error_of_the_disk_leaves_the_checkpoints_that_exist(claim, call, monkeypatch):
-    save(claim, 1)
+def test_an_error_of_the_disk_leaves_the_checkpoints_that_exist(lease, call, monkeypatch):
+    save(lease, 1)
 
     def fails(*_, **__):
         raise OSError(5, "Input/output error")
@@ -262,13 +262,13 @@ def test_an_error_of_the_disk_leaves_the_checkpoints_that_exist(claim, call, mon
         with pytest.raises(
             StorageError, match=r"step-00000002: Input/output error; .* GB are free"
         ):
-            save(claim, 2)
-    assert checkpoints(claim.run) == ["step-00000001"]
-    assert checkpoint.verify(save(claim, 2)) is None
+            save(lease, 2)
+    assert checkpoints(lease.run) == ["step-00000001"]
+    assert checkpoint.verify(save(lease, 2)) is None
 
 
-def test_what_could_not_be_loaded_again_is_not_saved(claim):
-    save(claim, 1)
+def test_what_could_not_be_loaded_again_is_not_saved(lease):
+    save(lease, 1)
     with pytest.raises(TypeError, match="weights_only"):
-        save(claim, 2, path=claim.run)
-    assert checkpoints(claim.run) == ["step-00000001"]
+        save(lease, 2, path=lease.run)
+    assert checkpoints(lease.run) == ["step-00000001"]

@@ -104,7 +104,7 @@ def test_a_signal_to_one_process_stops_all_and_the_resume_is_exact(tmp_path, siz
 
     assert together(config, size, tmp_path / "log") == [0] * size
     assert result(run) == result(expected)
-    assert layout.attempt_numbers(run) == [1, 2]  # one claim an attempt, not one a process
+    assert layout.attempt_numbers(run) == [1, 2]  # one lease an attempt, not one a process
 
     before = sorted(run.rglob("*"))
     assert together(config, size, tmp_path / "again") == [0] * size

@@ -29,10 +29,10 @@ from tiny import (
 import gptopt
 from gptopt import files, layout
 from gptopt.checkpoint import StorageError
-from gptopt.claim import BusyError, CannotCreateError, Claim
 from gptopt.config.identity import run_directory
 from gptopt.config.problems import ConfigError
 from gptopt.data import DataError
+from gptopt.lease import BusyError, CannotCreateError, Lease
 from gptopt.run import execute, exit_code_of
 from gptopt.state import ExitCode, read_state
 
@@ -167,10 +167,10 @@ def test_force_moves_the_earlier_run_aside_and_loses_nothing(tmp_path):
 
 def test_force_leaves_a_run_alone_that_somebody_trains(tmp_path):
     config = tiny(tmp_path, "+force")
-    claim = Claim.take(run_directory(config))
+    lease = Lease.take(run_directory(config))
     with pytest.raises(BusyError):
         gptopt.train(config)
-    claim.release()
+    lease.release()
     assert not (run_directory(config).parent / ".aside").exists()
 
 

@@ -175,9 +175,9 @@ def test_every_piece_of_the_state_is_needed(tmp_path, expected, piece):
     other = copy.deepcopy(checkpoint.load(layout.checkpoint_dir(run, 4)).state)
     assert state.keys() == other.keys()
     state[piece] = other[piece]
-    claim = training.Claim.take(run)
-    checkpoint.save(claim, 9, state, metric=None)
-    claim.release()
+    lease = training.Lease.take(run)
+    checkpoint.save(lease, 9, state, metric=None)
+    lease.release()
     gptopt.train(config)
     assert result(run) != expected
 
@@ -190,9 +190,9 @@ def test_a_checkpoint_without_a_piece_is_refused(tmp_path, piece):
     run = stopped_at(config, 9)
     state = checkpoint.load(layout.checkpoint_dir(run, 9)).state
     del state[piece]
-    claim = training.Claim.take(run)
-    checkpoint.save(claim, 9, state, metric=None)
-    claim.release()
+    lease = training.Lease.take(run)
+    checkpoint.save(lease, 9, state, metric=None)
+    lease.release()
     with pytest.raises(Exception, match=piece):
         gptopt.train(config)
 

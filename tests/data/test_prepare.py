@@ -254,10 +254,10 @@ def test_an_interrupted_preparation_is_refused_and_goes_on(sources, tmp_path):
 
 
 def test_two_preparations_of_one_directory_are_refused(sources, tmp_path):
-    from gptopt.data.preparation.claim import Claim
+    from gptopt.data.preparation.workspace import Workspace
 
     with (
-        Claim(tmp_path / "out", {}),
+        Workspace(tmp_path / "out", {}),
         pytest.raises(DataError, match="another `gptopt data prepare` is at work here"),
     ):
         run(sources, tmp_path / "out")

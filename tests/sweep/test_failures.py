@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from gptopt import layout
-from gptopt.claim import Claim
+from gptopt.lease import Lease
 from gptopt.run import _record_failure
 from gptopt.state import read_state
 from gptopt.sweep.failures import CLASSES, HELD, RETRIED, failure, is_held
@@ -37,12 +37,12 @@ FAILED = {
 @pytest.mark.parametrize("name", FAILED)
 def test_a_failed_run_tells_its_class_and_the_last_line_of_the_traceback(run, name):
     error, words = FAILED[name]
-    claim = Claim.take(run)
+    lease = Lease.take(run)
     try:
         raise error
     except Exception as raised:
-        _record_failure(run, claim, raised)
-    claim.release()
+        _record_failure(run, lease, raised)
+    lease.release()
     found = failure(run)
     assert found.name == name
     assert words in found.words
@@ -60,9 +60,9 @@ def test_a_failed_run_tells_its_class_and_the_last_line_of_the_traceback(run, na
     ],
 )
 def test_a_run_that_was_told_to_stop_says_by_whom(run, state, reason, name):
-    claim = Claim.take(run)
-    claim.status(state, reason=reason, step=3)
-    claim.release()
+    lease = Lease.take(run)
+    lease.status(state, reason=reason, step=3)
+    lease.release()
     assert failure(run).name == name
 
 
@@ -74,7 +74,7 @@ def test_an_exit_code_of_a_failed_run_is_a_class(run, code, name):
 
 
 def test_a_process_that_ended_without_a_word_is_told_with_its_machine(run):
-    Claim.take(run).release()
+    Lease.take(run).release()
     (run / "attempts/0001.json").write_text(json.dumps({"host": "n7", "boot": "b", "job": "123"}))
     (run / "attempts/0001.json").touch()
     os.utime(run / "attempts/0001.json", (0, 0))  # no heartbeat since 1970
@@ -83,9 +83,9 @@ def test_a_process_that_ended_without_a_word_is_told_with_its_machine(run):
 
 
 def test_a_process_that_was_killed_here_is_no_lost_node_but_retried_alike(run):
-    claim = Claim.take(run)
-    claim.status("running", step=4)
-    claim.release()
+    lease = Lease.take(run)
+    lease.status("running", step=4)
+    lease.release()
     found = failure(run)
     assert found.words == f"its process on {socket.gethostname()} was killed after step 4"
     assert found.name in RETRIED

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gptopt.claim import Claim
+from gptopt.lease import Lease
 from gptopt.sweep.failures import Failure
 from gptopt.sweep.progress import Glimpse, glimpse
 from gptopt.sweep.status import held_lines, stage_lines, standings, table
@@ -16,15 +16,15 @@ def four(planned, end):
     content = {"lr": [1, 2, 3, 4]}
     ended, working, failed, _ = (run.run for run in planned(content).runs)
     end(ended, 3.25)
-    claim = Claim.take(working)
-    claim.status("running", step=0, max_steps=100)
+    lease = Lease.take(working)
+    lease.status("running", step=0, max_steps=100)
     row = {"event": "train", "step": 25, "train_loss": 4.5, "seconds": 50.0}
     (working / "metrics.0001.jsonl").write_text(json.dumps(row) + '\n{"event": "tra')
     failed.mkdir(parents=True)
     facts = {"reason": "DataError: lost", "exit_code": 65, "step": 2}
     (failed / "failed.json").write_text(json.dumps(facts))
     yield planned(content)
-    claim.release()
+    lease.release()
 
 
 def test_a_line_tells_state_step_time_left_loss_and_failure(four):

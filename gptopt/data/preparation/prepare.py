@@ -31,11 +31,11 @@ from typing import Any
 
 from gptopt.data.corpus import DataError
 from gptopt.data.manifest import MANIFEST, UNFINISHED
-from gptopt.data.preparation.claim import Claim
 from gptopt.data.preparation.joining import Parts, join
 from gptopt.data.preparation.options import Options
 from gptopt.data.preparation.tokenizing import Tokenize
 from gptopt.data.preparation.workers import run_all
+from gptopt.data.preparation.workspace import Workspace
 from gptopt.data.preparation.writing import LONGEST
 from gptopt.data.texts import Span, find_files, units
 from gptopt.data.tokenizers import Tokenizer, load_tokenizer
@@ -92,7 +92,7 @@ def prepare(
     plan = _plan(files, options, encoder)
     if (finished := _finished(out, plan)) is not None:
         return finished
-    with Claim(out, plan) as work:
+    with Workspace(out, plan) as work:
         portions = units(files, options.texts)
         names = [work / f"{number:06d}" for number in range(len(portions))]
         _tokenize(portions, names, Tokenize(options, data_root), workers, report)

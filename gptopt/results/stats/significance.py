@@ -16,7 +16,7 @@ target: a false one in a thousand."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TargetTest:
     """Whether ``n`` losses lie below a target with enough certainty.
 
     Attributes:
@@ -34,7 +34,9 @@ class Verdict:
     p: float
 
 
-def below_target(losses: Sequence[float], target: float, *, sigma: float | None = None) -> Verdict:
+def below_target(
+    losses: Sequence[float], target: float, *, sigma: float | None = None
+) -> TargetTest:
     """The rule of modded-nanogpt's optimization track: (T - mean) sqrt(n) >= 3.09 sigma.
 
     Args:
@@ -54,13 +56,13 @@ def below_target(losses: Sequence[float], target: float, *, sigma: float | None 
     mean = float(values.mean())
     distance = (target - mean) * math.sqrt(n)
     if not math.isfinite(mean):
-        return Verdict(n, mean, distance, math.nan, False, 1.0)
+        return TargetTest(n, mean, distance, math.nan, False, 1.0)
     spread = float(values.std(ddof=1)) if sigma is None else sigma
     # Infinite degrees of freedom make Student's t the normal distribution.
     freedom = n - 1 if sigma is None else math.inf
     needed = -float(stdtrit(freedom, ndtr(-Z_TRACK_3))) * spread
     p = float(stdtr(freedom, -distance / spread)) if spread else float(distance < 0)
-    return Verdict(n, mean, distance, needed, distance >= needed, p)
+    return TargetTest(n, mean, distance, needed, distance >= needed, p)
 
 
 @dataclass(frozen=True)

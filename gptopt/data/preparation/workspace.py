@@ -17,7 +17,7 @@ WORK = "units"
 LOCK = f"{UNFINISHED}.lock"
 
 
-class Claim:
+class Workspace:
     """Holds ``out`` for one process; as a context it gives the directory for units.
 
     Units of an interrupted run with the same plan stay; those of another are removed. Left in

@@ -46,7 +46,7 @@ class CannotCreateError(OSError):
     exit_code = ExitCode.CANNOT_CREATE
 
 
-class Claim:
+class Lease:
     """The right of this process to write to a run directory, from ``take`` to ``release``."""
 
     def __init__(self, run: Path, attempt: int, descriptor: int, before: State) -> None:
@@ -59,7 +59,7 @@ class Claim:
         self._heart.start()
 
     @classmethod
-    def take(cls, run: Path) -> Claim:
+    def take(cls, run: Path) -> Lease:
         """Becomes the owner of ``run``, which is created when it does not exist.
 
         Raises:

@@ -15,42 +15,42 @@ from tiny import end, in_step, result, snapshot, start, status, tiny, until
 
 import gptopt
 from gptopt import layout
-from gptopt.claim import BusyError, CannotCreateError, Claim, move_aside
 from gptopt.config.identity import run_directory
+from gptopt.lease import BusyError, CannotCreateError, Lease, move_aside
 from gptopt.state import LEASE_S, read_state
 
 
 def test_a_claim_creates_the_run_and_counts_attempts(tmp_path):
     run = tmp_path / "outputs" / "run"
     for number in (1, 2, 3):
-        claim = Claim.take(run)
-        assert claim.attempt == number
+        lease = Lease.take(run)
+        assert lease.attempt == number
         assert read_state(run).state == "running"
-        claim.release()
-        claim.release()
+        lease.release()
+        lease.release()
         assert read_state(run).state == "interrupted"
 
 
 def test_a_second_claim_names_the_process_that_has_the_first(tmp_path):
-    claim = Claim.take(tmp_path)
+    lease = Lease.take(tmp_path)
     with pytest.raises(BusyError, match=rf"process {os.getpid()} on {socket.gethostname()}"):
-        Claim.take(tmp_path)
-    claim.release()
-    Claim.take(tmp_path).release()
+        Lease.take(tmp_path)
+    lease.release()
+    Lease.take(tmp_path).release()
 
 
 def test_a_requeued_job_takes_over_from_its_earlier_start_that_lives_on(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    first = Claim.take(tmp_path)  # and goes on, on a node that SLURM believes to be dead
+    first = Lease.take(tmp_path)  # and goes on, on a node that SLURM believes to be dead
     first.status("running", step=1)
     for job, restart in (("7", "0"), ("8", "1")):
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
         with pytest.raises(BusyError):
-            Claim.take(tmp_path)
+            Lease.take(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert read_state(tmp_path).state == "interrupted"
-    second = Claim.take(tmp_path)
+    second = Lease.take(tmp_path)
     assert second.attempt == 2
     with pytest.raises(BusyError, match="attempt 2 .* has taken over"):
         first.status("running", step=2)
@@ -59,7 +59,7 @@ def test_a_requeued_job_takes_over_from_its_earlier_start_that_lives_on(tmp_path
     monkeypatch.delenv("SLURM_JOB_ID")
     assert read_state(tmp_path).state == "running"
     with pytest.raises(BusyError):
-        Claim.take(tmp_path)
+        Lease.take(tmp_path)
     second.release()
     assert read_state(tmp_path).state == "interrupted"
 
@@ -67,42 +67,42 @@ def test_a_requeued_job_takes_over_from_its_earlier_start_that_lives_on(tmp_path
 def test_a_directory_that_cannot_be_created_is_said_with_its_path(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotCreateError, match="file/run"):
-        Claim.take(tmp_path / "file" / "run")
+        Lease.take(tmp_path / "file" / "run")
 
 
 def test_an_attempt_may_not_commit_once_a_newer_one_exists(tmp_path):
-    claim = Claim.take(tmp_path)
-    claim.status("running", step=1)
+    lease = Lease.take(tmp_path)
+    lease.status("running", step=1)
     layout.attempt_file(tmp_path, 2).write_text(json.dumps({"host": "other", "pid": 7}))
     for commit in (
-        claim.fence,
-        functools.partial(claim.status, "running", step=2),
-        functools.partial(claim.finish, "completed", {}),
+        lease.fence,
+        functools.partial(lease.status, "running", step=2),
+        functools.partial(lease.finish, "completed", {}),
     ):
         with pytest.raises(BusyError, match="attempt 2 .process 7 on other. has taken over"):
             commit()
     assert status(tmp_path)["step"] == 1
-    claim.release()
+    lease.release()
     assert "ended" not in json.loads(layout.attempt_file(tmp_path, 2).read_text())
 
 
 @pytest.mark.parametrize("begun_anew", [False, True])
 def test_an_attempt_may_not_commit_once_its_directory_was_moved_aside(tmp_path, begun_anew):
     run = tmp_path / "run"
-    claim = Claim.take(run)
+    lease = Lease.take(run)
     os.rename(run, tmp_path / "aside")  # another host did, whose file system carries no flock
     if begun_anew:
-        Claim.take(run).release()  # also attempt 1
+        Lease.take(run).release()  # also attempt 1
     with pytest.raises(BusyError):
-        claim.fence()
-    claim.release()
+        lease.fence()
+    lease.release()
     assert begun_anew == run.exists()
 
 
 def test_a_claim_holds_the_lock_of_the_directory_that_is_there(tmp_path):
     # +force moves the directory away between the moments of opening its lock and of locking it.
     run, flock = tmp_path / "run", fcntl.flock
-    Claim.take(run).release()
+    Lease.take(run).release()
 
     def late(descriptor, operation):
         if run.exists() and not (tmp_path / "aside").exists():
@@ -110,19 +110,19 @@ def test_a_claim_holds_the_lock_of_the_directory_that_is_there(tmp_path):
         flock(descriptor, operation)
 
     with mock.patch("fcntl.flock", late):
-        claim = Claim.take(run)
-    claim.fence()
-    assert claim.attempt == 1
+        lease = Lease.take(run)
+    lease.fence()
+    assert lease.attempt == 1
     with pytest.raises(BusyError):
-        Claim.take(run)
-    claim.release()
+        Lease.take(run)
+    lease.release()
 
 
 def test_a_claim_sweeps_what_killed_writers_left(tmp_path):
-    Claim.take(tmp_path).release()
+    Lease.take(tmp_path).release()
     for leftover in (".status.json.77.tmp", "attempts/.0001.json.77.tmp"):
         (tmp_path / leftover).write_text('{"st')
-    Claim.take(tmp_path).release()
+    Lease.take(tmp_path).release()
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "0001.json",
         "0002.json",
@@ -135,11 +135,11 @@ def test_moving_aside_loses_nothing_and_leaves_a_living_run_alone(tmp_path):
     run = tmp_path / "run"
     assert move_aside(run) is None
     for number in (1, 2):
-        claim = Claim.take(run)
+        lease = Lease.take(run)
         (run / "note").write_text(str(number))
         with pytest.raises(BusyError):
             move_aside(run)
-        claim.release()
+        lease.release()
         aside = move_aside(run)
         assert (aside / "note").read_text() == str(number)
         assert not run.exists()
