@@ -215,11 +215,11 @@ def scale_axis(axes: Axes, values: Iterable[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def whole_steps(axes: Axes) -> None:
-    """Ticks of the horizontal axis at whole numbers alone."""
+def whole_steps(axes: Axes, *, most: int | None = None) -> None:
+    """Ticks of the horizontal axis at whole numbers alone, ``most`` of them."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(most or "auto", integer=True))
 
 
 def floor_of(runs: pd.DataFrame) -> float:

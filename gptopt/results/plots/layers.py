@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SUMMARIES = ("min", "median", "max")
 COLUMNS = 3
 MOST_TICKS = 12
+STEPS_TOLD = 4
 UNTOLD = "#999999"
 
 
@@ -58,9 +59,11 @@ def layer_traces(runs: Runs, *, measure: str) -> Plot:
         panel.set_title(optimizer, size=STYLE["font.size"])
     for panel in panels.flat[len(optimizers) :]:
         panel.set_visible(False)
+    for panel in panels.flat[: len(optimizers)][-width:]:  # the lowest of each column
+        panel.tick_params(labelbottom=True)
     if len(data) and (data["value"] > 0).all() and data["value"].max() > 20 * data["value"].min():
         panels[0, 0].set_yscale("log")
-    whole_steps(panels[0, 0])
+    whole_steps(panels[0, 0], most=STEPS_TOLD)
     figure.supxlabel("optimizer steps", size=STYLE["font.size"])
     figure.supylabel(measure, size=STYLE["font.size"])
     if depths.nunique() > 1:
