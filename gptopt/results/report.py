@@ -179,11 +179,13 @@ def _across(found: Runs, out: Path) -> list[Block]:
 
 
 def _failures(runs: pd.DataFrame) -> list[Block]:
-    failed = runs[runs["state"].isin(["failed", "diverged"])]
+    failed = runs[runs["state"].isin(["failed", "diverged", "interrupted", "preempted"])]
     if failed.empty:
         return []
-    rows = failed[["run_name", "state", "reason"]].fillna("").astype(str).to_numpy().tolist()
-    return [Text("Runs that failed or diverged:"), Table(["run", "state", "reason"], rows)]
+    columns = ["optimizer", "run_name", "state", "reason"]
+    rows = failed[columns].fillna("").astype(str).to_numpy().tolist()
+    text = Text("Runs that diverged, failed or were stopped:")
+    return [text, Table(["optimizer", "run", "state", "reason"], rows)]
 
 
 def _repeat(runs: pd.DataFrame, out: Path) -> list[Block]:
