@@ -69,7 +69,8 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         """In full; ``low to high`` is called what it is."""
         kind = "range" if self.is_range else "95 % interval"
-        return f"{self.value:,.6g} ({kind} {self.low:,.6g} to {self.high:,.6g})"
+        value, low, high = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}" for x in self[:3])
+        return f"{value} ({kind} {low} to {high})"
 
 
 def median_interval(costs: Sequence[float]) -> Interval:
