@@ -24,6 +24,10 @@ _TYPES = {"attempt": np.int32, "event": np.int32, "name": np.int32, "step": np.i
 """Of columns of whole numbers; all others are float64."""
 
 
+MOST_COLUMNS = 64
+"""Each is an open file, and another one once it is mapped; a process may have 1,024 or so."""
+
+
 class Part(NamedTuple):
     """Where the rows of one run are: ``rows`` of them from ``start`` on, in ``columns``."""
 
@@ -59,10 +63,13 @@ class Sheet:
             file.seek(end)
 
     def append(self, columns: Mapping[str, NDArray]) -> Part:
-        """Adds the rows of one run; returns where they are."""
-        part = Part(self.rows, len(columns["step"]), tuple(columns))
+        """Adds the rows of one run; returns where they are, and which columns had room."""
+        new = [name for name in columns if name not in self.files]
+        left_out = new[max(0, MOST_COLUMNS - len(self.files)) :]
+        kept = {name: columns[name] for name in columns if name not in left_out}
+        part = Part(self.rows, len(columns["step"]), tuple(kept))
         if part.rows:
-            self._write(columns, part.rows)
+            self._write(kept, part.rows)
         return part
 
     def _write(self, columns: Mapping[str, NDArray], rows: int) -> None:

@@ -20,7 +20,13 @@ from gptopt.results import runtable
 from gptopt.results.read import Problems, Row, read_run
 from gptopt.results.runs import Runs, records
 from gptopt.results.scan import Found, find
-from gptopt.results.store import Store, Stored, diagnostics_table, metrics_table
+from gptopt.results.store import (
+    MOST_COLUMNS,
+    Store,
+    Stored,
+    diagnostics_table,
+    metrics_table,
+)
 from gptopt.state import read_state
 
 logger = logging.getLogger(__name__)
@@ -143,6 +149,9 @@ def _read_changed(
                 read = read_run(Path(run.path), once=once)
             problems = [(path, problem, n) for (path, problem), n in read.problems.items()]
             parts = store.append(read.rows) if read.row is not None else (None, None)
+            if parts[0] and (left := read.rows.values.keys() - set(parts[0].columns)):
+                words = f"measurements beyond the {MOST_COLUMNS} columns that a table can have"
+                problems.append((run.path, words, len(left)))
             entry, row = caches.Entry(run.stamp, problems, *parts), read.row
         entries[run.path] = entry
         if row is not None:

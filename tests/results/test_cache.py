@@ -14,6 +14,8 @@ import pytest
 
 from gptopt import layout
 from gptopt.results import Runs, cache, load, tree
+from gptopt.results.columns import METRIC_COLUMNS
+from gptopt.results.store import MOST_COLUMNS
 
 from .rundirs import configure, eval_row, start_row, train_row, write_run
 
@@ -152,6 +154,18 @@ def test_many_changes_do_not_make_the_cache_grow_for_ever(outputs: Path, home: P
         assert_same(load(outputs), load(outputs, cache=False))
     assert len(list(directory.glob("rows.*"))) == 1
     assert _size(directory) <= 3 * first
+
+
+def test_more_columns_than_a_process_may_have_files_are_told_not_raised(outputs: Path) -> None:
+    names = {f"k{number}": float(number) for number in range(1500)}
+    with open(layout.metrics_file(outputs / "3", 1), "a") as file:
+        file.write(json.dumps(eval_row(60, 2.0, **names)) + "\n")
+    found = load(outputs)
+    assert_same(found, load(outputs, cache=False))
+    assert found.metrics["val_loss"].max() == 3.0
+    assert len(found.metrics.columns) <= MOST_COLUMNS + len(METRIC_COLUMNS)
+    (told,) = found.problems[found.problems["problem"].str.contains("columns")].itertuples()
+    assert told.count + sum(f"k{number}" in found.metrics for number in range(1500)) == 1500
 
 
 def test_what_is_written_into_a_table_is_not_kept(outputs: Path) -> None:
