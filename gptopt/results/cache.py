@@ -30,7 +30,7 @@ from gptopt.results.store import Part, Sheet, Store
 
 logger = logging.getLogger(__name__)
 
-VERSION = f"3.{columns.VERSION}"
+VERSION = f"4.{columns.VERSION}"
 SHEETS = ("metrics", "diagnostics")
 FEWEST_RUNS = 100
 """A smaller tree is read anew every time: that takes no longer than anybody notices."""
@@ -169,7 +169,7 @@ def appendable(directory: Path, index: Index | None) -> tuple[str, Store]:
     token = secrets.token_hex(4)
     for name in SHEETS:
         (_rows(directory, token) / name).mkdir(mode=0o700, parents=True)
-    return token, _store(directory, token, [(0, [], [])] * len(SHEETS), "r+b")
+    return token, _store(directory, token, [(0, [], []) for _ in SHEETS], "r+b")
 
 
 def compact(directory: Path, index: Index) -> Index:
@@ -180,13 +180,16 @@ def compact(directory: Path, index: Index) -> Index:
     token, store = appendable(directory, None)
     store.metrics.places(index.store.metrics.words)
     store.diagnostics.places(index.store.diagnostics.words)
+    metrics, diagnostics = (
+        {name: sheet.map(name) for name in sheet.files}
+        for sheet in (index.store.metrics, index.store.diagnostics)
+    )
     entries = {
         path: Entry(
             entry.stamp,
             entry.problems,
-            entry.metrics and store.metrics.copy(entry.metrics, index.store.metrics),
-            entry.diagnostics
-            and store.diagnostics.copy(entry.diagnostics, index.store.diagnostics),
+            entry.metrics and store.metrics.copy(entry.metrics, metrics),
+            entry.diagnostics and store.diagnostics.copy(entry.diagnostics, diagnostics),
         )
         for path, entry in index.entries.items()
     }

@@ -1,7 +1,7 @@
 """One attempt's metrics file -> its rows, column by column.
 
-A line is read exactly (``parse``) or, where lines are alike and plain, together with the
-others of its kind, which is ten times as fast and gives the same numbers.
+A line is read exactly (``parse``) or, where all are plain rows of kinds that were met before,
+together with its whole file, which is ten times as fast and gives the same numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, NamedTuple, Union
+from typing import Annotated, Any, Union
 
 import msgspec
 import numpy as np
@@ -122,65 +122,77 @@ def number(value: Any) -> int | float | None:
     return value if usable and abs(value) < _LARGEST else None
 
 
-def read_rows(lines: Sequence[bytes], attempt: int) -> Rows:
-    """The rows that ``lines`` of a metrics file hold, each line without its newline.
+def read_rows(data: bytes, attempt: int) -> Rows:
+    """The rows that ``data`` of a metrics file holds.
 
     Args:
-        lines: Complete lines.
+        data: Complete lines, each with its newline.
         attempt: The attempt that wrote them.
     """
-    groups, odd = _group(lines)
-    exact = {place: parse(lines[place]) for place in odd}
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    found = _together(data, ends) or _one_by_one(data)
+    numbers = {kind: number for number, kind in enumerate(_kinds.names)}
+    kinds = np.array([numbers.get(type(row), -1) for row in found], dtype=np.int64)
+    odd = np.flatnonzero(kinds < 0).tolist()
+    exact = {place: parse(data[ends[place - 1] + 1 if place else 0 : ends[place]]) for place in odd}
     marks = {place: row for place, row in exact.items() if row and row["event"] in _MARKS}
     others = {place: row for place, row in exact.items() if row and place not in marks}
-    places = sorted([*others, *(place for group in groups for place in group.places)])
-    slot = np.zeros(len(lines), dtype=np.int64)
-    slot[places] = np.arange(len(places))
+    groups = {kind: np.flatnonzero(kinds == number) for kind, number in numbers.items()}
+    groups = {kind: places for kind, places in groups.items() if len(places)}
+    is_row = kinds >= 0
+    is_row[list(others)] = True
+    slot = is_row.cumsum() - 1
+    count = int(is_row.sum())
+    first = int(is_row.argmax()) if count else len(found)
     rows = Rows(
-        attempt=np.full(len(places), attempt),
-        event=np.empty(len(places), dtype=np.int64),
-        step=np.empty(len(places), dtype=np.int64),
+        attempt=np.full(count, attempt),
+        event=np.empty(count, dtype=np.int64),
+        step=np.empty(count, dtype=np.int64),
         values={},
-        events=[group.event for group in groups],
+        events=[_kinds.events[kind] for kind in groups],
         lost=sum(row is None for row in exact.values()),
     )
-    for number, group in enumerate(groups):
-        _fill(rows, number, group, slot[group.places])
+    for number, (kind, places) in enumerate(groups.items()):
+        _fill(rows, number, _kinds.names[kind], [found[p] for p in places], slot[places])
     for place, row in others.items():
         _set(rows, slot[place], row)
-    for place, mark in sorted(marks.items()):
+    for place, mark in marks.items():
         event, step = mark.pop("event"), mark.pop("step")
         if event == START:
             rows.starts.append(mark["time"])
         elif event == DIAGNOSTICS:
             rows.diagnostics += [(attempt, step, *measured) for measured in mark.items()]
-        if rows.first is None and (not places or place < places[0]):
+        if rows.first is None and place < first:
             rows.first = event, step
-    if rows.first is None and places:
+    if rows.first is None and count:
         rows.first = rows.events[rows.event[0]], int(rows.step[0])
     return rows
 
 
-class _Group(NamedTuple):
-    """Plain rows of one kind."""
-
-    event: str
-    names: list[str]
-    places: list[int]
-    rows: list[msgspec.Struct]
+class _Mark(msgspec.Struct, tag_field="event"):
+    """A line that is no row of measurements; of it nothing is kept but that it is there."""
 
 
 class _Kinds:
-    """The kinds of plain rows that were met, and a decoder of exactly these.
+    """The kinds of plain rows that were met, and a decoder of exactly these and of marks.
 
     A decoder that knows the names is twice as fast as one that makes a dictionary of each row,
     and tells apart what is no number.
+
+    Attributes:
+        events, names: By kind, what ``event`` says, and the names of the numbers in order.
     """
 
     def __init__(self) -> None:
-        self.names: dict[str, list[str]] = {}
-        self.structs: dict[type[msgspec.Struct], str] = {}
-        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(msgspec.UnsetType).decode
+        self.events: dict[type, str] = {}
+        self.names: dict[type, list[str]] = {}
+        self._decode_with([])
+
+    def _decode_with(self, kinds: list[type]) -> None:
+        marks = [msgspec.defstruct("Mark", [], bases=(_Mark,), tag=mark) for mark in _MARKS]
+        decoder = msgspec.json.Decoder(Union[(*marks, *kinds)])  # noqa: UP007
+        self.decode: Callable[[bytes], Any] = decoder.decode
+        self.decode_lines: Callable[[bytes], list[Any]] = decoder.decode_lines
 
     def learn(self, line: bytes) -> bool:
         """Whether ``line`` is a plain row with a name, or of a kind, that is new."""
@@ -193,15 +205,18 @@ class _Kinds:
             return False
         if not {type(row[name]) for name in names} <= _PLAIN:
             return False
-        known = self.names.get(event, [])
+        met = {self.events[kind]: self.names[kind] for kind in self.events}
+        known = met.get(event, [])
         new = [name for name in names if name not in known]
-        if (event in self.names and not new) or len(known) + len(new) > MOST_NAMES:
+        if (event in met and not new) or len(known) + len(new) > MOST_NAMES:
             return False
-        if len(self.names | {event: new}) > MOST_KINDS:
+        met[event] = known + new
+        if len(met) > MOST_KINDS:
             return False
-        self.names = self.names | {event: known + new}
-        self.structs = {_struct(*kind): kind[0] for kind in self.names.items()}
-        self.decode = msgspec.json.Decoder(Union[tuple(self.structs)]).decode  # noqa: UP007
+        kinds = {_struct(*kind): kind for kind in met.items()}
+        self.events = {struct_: event for struct_, (event, _) in kinds.items()}
+        self.names = {struct_: names for struct_, (_, names) in kinds.items()}
+        self._decode_with(list(kinds))
         return True
 
 
@@ -221,34 +236,41 @@ def _struct(event: str, names: list[str]) -> type[msgspec.Struct]:
     )
 
 
-def _group(lines: Sequence[bytes]) -> tuple[list[_Group], list[int]]:
-    """Plain rows by kind, and the places of lines that are read one by one."""
-    decode = _kinds.decode
-    rows, places, odd = [], [], []
-    for place, line in enumerate(lines):
+def _together(data: bytes, ends: NDArray[np.int64]) -> list[Any]:
+    """What ``_one_by_one`` gives, by one call; empty where some line is not of a known kind."""
+    characters = np.frombuffer(data, np.uint8)
+    # What a newline between a closing and an opening brace parts cannot be one object.
+    closed = (characters[ends - 1] == ord("}")).all()
+    if not closed or not (characters[ends[:-1] + 1] == ord("{")).all():
+        return []
+    try:
+        found = _kinds.decode_lines(data)
+    except (ValueError, RecursionError):
+        return []
+    return found if len(found) == len(ends) else []  # a line may hold several objects
+
+
+def _one_by_one(data: bytes) -> list[Any]:
+    """Each line as a plain row of a known kind, as a mark, or as None: it is read exactly."""
+    found: list[Any] = []
+    for line in data.split(b"\n")[:-1]:
         try:
-            rows.append(decode(line))
+            found.append(_kinds.decode(line))
         except (ValueError, RecursionError):
             if _kinds.learn(line):
-                return _group(lines)
-            odd.append(place)
-        else:
-            places.append(place)
-    groups = []
-    for kind, event in _kinds.structs.items():
-        chosen = [number for number, row in enumerate(rows) if type(row) is kind]
-        if chosen:
-            group = [places[n] for n in chosen], [rows[n] for n in chosen]
-            groups.append(_Group(event, _kinds.names[event], *group))
-    return groups, odd
+                return _one_by_one(data)
+            found.append(None)
+    return found
 
 
-def _fill(rows: Rows, event: int, group: _Group, places: NDArray[np.int64]) -> None:
-    """Puts rows of one kind in their places."""
-    steps, *columns = zip(*map(msgspec.structs.astuple, group.rows), strict=True)
+def _fill(
+    rows: Rows, event: int, names: list[str], group: list[Any], places: NDArray[np.int64]
+) -> None:
+    """Puts rows of one kind, with these ``names``, in their places."""
+    steps, *columns = zip(*map(msgspec.structs.astuple, group), strict=True)
     rows.event[places] = event
     rows.step[places] = steps
-    for name, column in zip(group.names, columns, strict=True):
+    for name, column in zip(names, columns, strict=True):
         try:  # five times as fast as numpy's own conversion
             numbers = np.frombuffer(struct.pack(f"{len(column)}d", *column))
         except struct.error:  # a None among them

@@ -53,7 +53,7 @@ def read_run(run: Path, *, once: bool = False) -> Read:
     asked = _read_config(run / layout.RESOLVED, problems)
     if not isinstance(asked.get("derived.run_id"), str):
         problems[str(run / layout.RESOLVED), "holds no derived.run_id"] += 1
-        return Read(None, read_rows([], 0), problems)
+        return Read(None, read_rows(b"", 0), problems)
     files = layout.metrics_files(run)
     attempts = [read_metrics(file, number, problems, once=once) for number, file in files]
     rows, superseded = merge(attempts)
@@ -71,16 +71,17 @@ def read_metrics(file: Path, attempt: int, problems: Problems, *, once: bool = F
     """
     try:
         with file.open("rb") as opened:
-            *lines, rest = opened.read().split(b"\n")
+            data = opened.read()
             if once and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
         problems[str(file), f"cannot be read: {error.strerror}"] += 1
-        lines, rest = [], b""
-    rows = read_rows(lines, attempt)
+        data = b""
+    complete = data.rfind(b"\n") + 1
+    rows = read_rows(data[:complete], attempt)
     if rows.lost:
         problems[str(file), "line that is no row of metrics"] += rows.lost
-    if rest:
+    if complete < len(data):
         problems[str(file), "last line cut off"] += 1
     return rows
 

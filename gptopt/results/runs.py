@@ -30,12 +30,15 @@ class Runs:
 
     @functools.cached_property
     def metrics(self) -> pd.DataFrame:
-        """A row per logged measurement, in the order of training; ``run_id`` joins."""
+        """A row per logged measurement; ``run_id`` joins.
+
+        The rows of a run are in the order of training, the runs in any order.
+        """
         return self.read_metrics()
 
     @functools.cached_property
     def diagnostics(self) -> pd.DataFrame:
-        """A row per diagnostic number, in the order of training; ``run_id`` joins."""
+        """A row per diagnostic number; ``run_id`` joins. Ordered as ``metrics`` is."""
         return self.read_diagnostics()
 
     def of(self, run_id: str) -> pd.DataFrame:

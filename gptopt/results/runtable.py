@@ -100,14 +100,20 @@ def _by_occurrence(values: list[Value], codes: NDArray[np.int64]) -> tuple[list[
 def frame(columns: Columns) -> pd.DataFrame:
     """The table of runs: standard columns first, numbers as numbers."""
     count = len(columns["path"][1]) if columns else 0  # no two runs share that
-    arrays = {name: _column(values, codes, count) for name, (values, codes) in columns.items()}
-    table = pd.DataFrame(arrays, copy=False)
-    table = table.reindex(columns=list(RUN_TEXTS | RUN_NUMBERS | dict.fromkeys(table)))
-    table[list(RUN_NUMBERS)] = table[list(RUN_NUMBERS)].apply(pd.to_numeric)
-    return table.copy()  # in one piece: pandas warns of tables of a hundred single columns
+    absent: tuple[list[Value], list[int]] = [], [-1]
+    return pd.DataFrame(
+        {
+            name: _column(*columns.get(name, absent), count, numeric=name in RUN_NUMBERS)
+            for name in RUN_TEXTS | RUN_NUMBERS | dict.fromkeys(columns)
+        }
+    )
 
 
-def _column(values: list[Value], codes: list[int], count: int) -> ExtensionArray:
+def _column(
+    values: list[Value], codes: list[int], count: int, *, numeric: bool
+) -> ExtensionArray | NDArray:
     # The place -1, of what is absent, is the last one.
     known = pd.Series(values if -1 not in codes else [*values, None])
-    return known.array.take(np.full(count, codes))
+    array = (pd.to_numeric(known) if numeric else known).array
+    plain = array.to_numpy() if isinstance(array, pd.arrays.NumpyExtensionArray) else array
+    return plain.take(np.full(count, codes))

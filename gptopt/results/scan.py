@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gptopt import layout
 from gptopt.results.read import Problems
 
-_READ = {layout.RESOLVED, layout.PROVENANCE, layout.STATUS, *layout.TERMINAL.values()}
+_ENDED = frozenset(layout.TERMINAL.values())
+_READ = {layout.RESOLVED, layout.PROVENANCE, layout.STATUS, *_ENDED}
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A run directory.
 
     Attributes:
         path: Absolute, links resolved.
-        stamp: Name, inode, size and time of change (ns) of every file that is read.
+        stamp: A hash of name, inode, size and time of change (ns) of every file that is read.
         ended: Whether a terminal marker is there. Of other runs the state depends on who
             holds the lock as well.
     """
@@ -43,18 +44,18 @@ def find(root: Path, problems: Problems) -> Iterator[Found]:
 
 def _walk(directory: str, problems: Problems) -> Iterator[Found]:
     try:
+        names = os.listdir(directory)
+        if layout.RESOLVED in names:
+            yield _stamp(directory, names)
+            return
         with os.scandir(directory) as listed:
-            entries = {entry.name: entry for entry in listed}
+            entries = sorted(listed, key=lambda entry: entry.name)
     except OSError as error:
         problems[directory, f"cannot be read: {error.strerror}"] += 1
         return
-    if layout.RESOLVED in entries and entries[layout.RESOLVED].is_file():
-        yield _stamp(directory, entries)
-        return
-    for name in sorted(entries):
-        if name.startswith("."):
+    for entry in entries:
+        if entry.name.startswith("."):
             continue
-        entry = entries[name]
         if entry.is_symlink():
             if os.path.isfile(os.path.join(entry.path, layout.RESOLVED)):
                 yield from _walk(os.path.realpath(entry.path), problems)
@@ -62,20 +63,17 @@ def _walk(directory: str, problems: Problems) -> Iterator[Found]:
             yield from _walk(entry.path, problems)
 
 
-def _stamp(run: str, entries: dict[str, os.DirEntry[str]]) -> Found:
-    parts = []
-    for name in sorted(entries):
-        if name in _READ or name.startswith("metrics."):
-            parts.append(_signature(name, entries[name]))
-    for name in (layout.OVERRIDES, layout.ATTEMPTS):
-        parts.append(_signature(name, f"{run}/{name}"))
-    ended = not entries.keys().isdisjoint(layout.TERMINAL.values())
-    return Found(run, " ".join(parts), ended)
+def _stamp(run: str, names: list[str]) -> Found:
+    read = sorted(name for name in names if name in _READ or name.startswith("metrics."))
+    signatures = [_signature(run, name) for name in (*read, layout.OVERRIDES, layout.ATTEMPTS)]
+    digest = hashlib.blake2b(os.fsencode(" ".join(signatures)), digest_size=8)
+    ended = not _ENDED.isdisjoint(names)
+    return Found(run, digest.hexdigest(), ended)
 
 
-def _signature(name: str, file: os.DirEntry[str] | str) -> str:
+def _signature(run: str, name: str) -> str:
     try:
-        stat = os.stat(file)
+        stat = os.stat(f"{run}/{name}")
     except OSError:
         return name
     return f"{name}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"

@@ -1,15 +1,17 @@
 """Rows of metrics on disk: a file of numbers per column, only ever appended to.
 
-A column lies in one piece, so a table of runs that were written in its order is the files
-themselves, mapped into memory: nothing is copied, and what is never looked at is never read.
+A column lies in one piece, so a table is the files themselves, mapped into memory: nothing is
+copied but what fills the gaps that rows of no use leave, and what is never looked at is never
+read.
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -55,7 +57,6 @@ class Sheet:
 
     def __post_init__(self) -> None:
         self._places = {word: place for place, word in enumerate(self.words)}
-        self._mapped: dict[str, NDArray] = {}
         for name, file in self.files.items():
             end = self.rows * _type(name).itemsize
             if os.fstat(file.fileno()).st_size < end:
@@ -80,12 +81,11 @@ class Sheet:
             numbers = columns[name] if name in columns else _unknown(name, rows)
             file.write(np.ascontiguousarray(numbers, _type(name)).data)
         self.rows += rows
-        self._mapped.clear()
 
-    def copy(self, part: Part, source: Sheet) -> Part:
-        """Adds rows of ``source``, which has the same words; returns where they are."""
+    def copy(self, part: Part, columns: Mapping[str, NDArray]) -> Part:
+        """Adds rows of a sheet with the same words, given its ``columns``; returns where."""
         rows = slice(part.start, part.start + part.rows)
-        return self.append({name: source.column(name)[rows] for name in part.columns})
+        return self.append({n: columns[n][rows] for n in part.columns}) if part.rows else part
 
     def places(self, words: Sequence[str]) -> NDArray[np.int32]:
         """The place of each word, which is made where there is none."""
@@ -95,34 +95,14 @@ class Sheet:
                 self.words.append(word)
         return np.array([self._places[word] for word in words], dtype=np.int32)
 
-    def column(self, name: str) -> NDArray:
+    def map(self, name: str) -> NDArray:
         """All rows of a column, mapped: read when they are looked at.
 
-        What is written into them stays in this process.
+        What is written into them stays in this process, and in this array.
         """
-        if name not in self._mapped:
-            self.files[name].flush()
-            file, size = self.files[name].fileno(), self.rows * _type(name).itemsize
-            memory = mmap.mmap(file, size, access=mmap.ACCESS_COPY)
-            self._mapped[name] = np.frombuffer(memory, _type(name))
-        return self._mapped[name]
-
-    def read(self, name: str, start: int, room: NDArray) -> None:
-        """Fills ``room`` with rows of a column from ``start`` on.
-
-        Mapping them first would cost as much again.
-
-        Raises:
-            OSError: The file ends before.
-        """
-        file, offset = self.files[name], start * room.itemsize
-        file.flush()
-        left = room.data.cast("B")
-        while left:
-            count = os.preadv(file.fileno(), [left], offset)  # 2 GiB at most
-            if not count:
-                raise OSError(f"{file.name}: shorter than its index says")
-            left, offset = left[count:], offset + count
+        self.files[name].flush()
+        file, size = self.files[name].fileno(), self.rows * _type(name).itemsize
+        return np.frombuffer(mmap.mmap(file, size, access=mmap.ACCESS_COPY), _type(name))
 
     def sync(self) -> None:
         """Returns once everything is on disk."""
@@ -175,88 +155,102 @@ class Stored(NamedTuple):
 
 
 def metrics_table(stored: Sequence[Stored]) -> pd.DataFrame:
-    """The table of metrics, run by run in the order given."""
+    """The table of metrics; each run in the order of training, the runs in any order."""
     return _table(stored, list(METRIC_COLUMNS), "event")
 
 
 def diagnostics_table(stored: Sequence[Stored]) -> pd.DataFrame:
-    """The table of diagnostics, run by run in the order given."""
+    """The table of diagnostics; each run in the order of training, the runs in any order."""
     return _table(stored, list(DIAGNOSTIC_COLUMNS), "name")
 
 
 def _table(stored: Sequence[Stored], standard: list[str], text: str) -> pd.DataFrame:
-    filled = [part for part in stored if part.part.rows]
-    kinds = dict.fromkeys(part.part.columns for part in filled)
+    kinds = dict.fromkeys(part.columns for _, _, part in stored if part.rows)
     names = dict.fromkeys([*standard, *(name for columns in kinds for name in columns)])
-    stretches = list(_stretches(filled))
-    columns = {name: _column(stretches, name) for name in names if name not in ("run_id", text)}
-    counts = [part.part.rows for part in stored]
-    runs = np.repeat(np.arange(len(stored), dtype=_place_type(stored)), counts)
-    run_ids = pd.Index([part.run_id for part in stored], dtype=str)
-    texts = {
-        "run_id": pd.Categorical.from_codes(runs, run_ids, validate=False),
-        text: _texts(stretches, text),
-    }
-    return pd.DataFrame({name: texts.get(name, columns.get(name)) for name in names}, copy=False)
+    piles: dict[int, _Pile] = {}
+    type_ = _place_type(stored)
+    for place, (_, sheet, part) in enumerate(stored):
+        piles.setdefault(id(sheet), _Pile(sheet, type_)).parts[place] = part
+
+    def column(name: str) -> NDArray | pd.Categorical[str]:
+        if name == "run_id":
+            run_ids = pd.Index([part.run_id for part in stored], dtype=str)
+            codes = _joined([pile.places() for pile in piles.values()], type_)
+            return pd.Categorical.from_codes(codes, run_ids, validate=False)
+        if name == text:
+            return _texts(list(piles.values()), name)
+        return _joined([pile.column(name) for pile in piles.values()], _type(name))
+
+    return pd.DataFrame({name: column(name) for name in names}, copy=False)
 
 
-class _Stretch(NamedTuple):
-    """Rows of several runs that follow each other in their sheet as they do in the table."""
+def _joined(parts: Sequence[NDArray], type_: np.dtype) -> NDArray:
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, type_), *parts])
+
+
+@dataclass
+class _Pile:
+    """Rows of some runs of one sheet, without what lies between them.
+
+    The gaps are filled with the runs that lie last, in memory: of the files only the pages of
+    these are copied, and of a sheet without gaps none.
+
+    Args:
+        sheet: What the rows are in.
+        type_: Of the places.
+        parts: The runs' rows by the places of the runs among those of the table.
+    """
 
     sheet: Sheet
-    start: int
-    stop: int
+    type_: np.dtype
+    parts: dict[int, Part] = field(default_factory=dict)
+
+    @functools.cached_property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts.values())
+
+    @functools.cached_property
+    def moves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows to fill, and rows to fill them with, both ascending: runs stay in order."""
+        gap = np.ones(self.rows, bool)
+        moved = [np.empty(0, np.int64)]
+        for start, rows, _ in sorted(self.parts.values()):
+            if start + rows <= self.rows:
+                gap[start : start + rows] = False
+            else:
+                moved.append(np.arange(start, start + rows))
+        return np.flatnonzero(gap), np.concatenate(moved)
+
+    def places(self) -> NDArray:
+        """For each row the place of its run."""
+        places = np.zeros(self.sheet.rows, self.type_)
+        for place, (start, rows, _) in self.parts.items():
+            places[start : start + rows] = place
+        return self._fill_gaps(places)
 
     def column(self, name: str) -> NDArray:
+        """A column; NaN where the sheet does not have it."""
         if name not in self.sheet.files:
-            return _unknown(name, self.stop - self.start)
-        return self.sheet.column(name)[self.start : self.stop]
+            return _unknown(name, self.rows)
+        return self._fill_gaps(self.sheet.map(name))
 
-    def fill(self, name: str, room: NDArray) -> None:
-        if name in self.sheet.files:
-            self.sheet.read(name, self.start, room)
-        else:
-            room[:] = _unknown(name, len(room))
-
-
-def _stretches(stored: Sequence[Stored]) -> Iterator[_Stretch]:
-    current: _Stretch | None = None
-    for _, sheet, part in stored:
-        stop = part.start + part.rows
-        if current and current.sheet is sheet and current.stop == part.start:
-            current = current._replace(stop=stop)
-            continue
-        if current:
-            yield current
-        current = _Stretch(sheet, part.start, stop)
-    if current:
-        yield current
+    def _fill_gaps(self, column: NDArray) -> NDArray:
+        gaps, moved = self.moves
+        column[gaps] = column[moved]
+        return column[: self.rows]
 
 
-def _column(stretches: Sequence[_Stretch], name: str) -> NDArray:
-    if len(stretches) == 1:
-        return stretches[0].column(name)
-    out = np.empty(sum(s.stop - s.start for s in stretches), _type(name))
-    place = 0
-    for stretch in stretches:
-        rows = stretch.stop - stretch.start
-        stretch.fill(name, out[place : place + rows])
-        place += rows
-    return out
-
-
-def _texts(stretches: Sequence[_Stretch], name: str) -> pd.Categorical[str]:
+def _texts(piles: Sequence[_Pile], name: str) -> pd.Categorical[str]:
     """The texts of a column, of which the sheets have the places; only those that occur."""
-    sheets = {id(stretch.sheet): stretch.sheet for stretch in stretches}
-    words = list(dict.fromkeys(word for sheet in sheets.values() for word in sheet.words))
+    words = sorted({word for pile in piles for word in pile.sheet.words})
     place = {word: number for number, word in enumerate(words)}
     parts = []
     used = np.zeros(len(words), bool)
-    for stretch in stretches:
-        codes = np.array([place[word] for word in stretch.sheet.words], _place_type(words))
-        parts.append(codes[stretch.column(name)])
+    for pile in piles:
+        codes = np.array([place[word] for word in pile.sheet.words], _place_type(words))
+        parts.append(codes[pile.column(name)])
         used[parts[-1]] = True
-    joined = np.concatenate([np.empty(0, _place_type(words)), *parts])
+    joined = _joined(parts, _place_type(words))
     kept = [word for word, occurs in zip(words, used, strict=True) if occurs]
     if len(kept) < len(words):
         joined = (np.cumsum(used, dtype=joined.dtype) - 1)[joined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -58,9 +59,16 @@ def read_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+def by_run(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with the runs in one order, each of them in its own."""
+    return rows.sort_values("run_id", kind="stable", ignore_index=True)
+
+
 def assert_same(found: Runs, expected: Runs) -> None:
-    for table in ("runs", "metrics", "diagnostics"):
-        pd.testing.assert_frame_equal(getattr(found, table), getattr(expected, table))
+    pd.testing.assert_frame_equal(found.runs, expected.runs)
+    for table in ("metrics", "diagnostics"):
+        rows, expected_rows = by_run(getattr(found, table)), by_run(getattr(expected, table))
+        pd.testing.assert_frame_equal(rows, expected_rows)
     assert sorted(found.problems.itertuples(index=False, name=None)) == sorted(
         expected.problems.itertuples(index=False, name=None)
     )
@@ -140,11 +148,44 @@ def test_runs_that_come_and_go_come_and_go(outputs: Path, read_runs: list[str]) 
     assert_same(found, load(outputs, cache=False))
 
 
+def any_row(rng: random.Random, step: int) -> dict:
+    return rng.choice(
+        [
+            train_row(step, rng.random()),
+            eval_row(step, rng.random(), **{f"val/{rng.randrange(3)}": rng.random()}),
+            {"event": f"other{rng.randrange(2)}", "step": step, "z": rng.random()},
+            {"event": "diagnostics", "step": step, f"rank{rng.randrange(4)}": rng.random()},
+        ]
+    )
+
+
+def test_any_history_of_growing_shrinking_and_vanishing_runs_is_told_exactly(
+    tmp_path: Path,
+) -> None:
+    rng = random.Random(5)
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    for _ in range(40):
+        run = outputs / f"{rng.randrange(8)}"
+        shutil.rmtree(run, ignore_errors=True)
+        if rng.random() < 0.8:
+            rows = [any_row(rng, step) for step in range(rng.choice([0, 1, 3, 9, 30]))]
+            write_run(run, configure("adamw", 0.1, int(run.name)), [[start_row(1, 0), *rows]])
+        expected = load(outputs, cache=False)
+        assert_same(load(outputs), expected)
+        assert_same(load(outputs), expected)
+
+
 def _size(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.glob("rows.*/*/*"))
 
 
-def test_many_changes_do_not_make_the_cache_grow_for_ever(outputs: Path, home: Path) -> None:
+@pytest.mark.parametrize("diagnostics", [True, False])
+def test_many_changes_do_not_make_the_cache_grow_for_ever(
+    outputs: Path, home: Path, diagnostics: bool
+) -> None:
+    if not diagnostics:
+        shutil.rmtree(outputs / "odd")
     load(outputs)
     directory = cache.folder(os.path.realpath(outputs))
     first = _size(directory)
