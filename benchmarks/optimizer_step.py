@@ -21,8 +21,9 @@ import torch
 import yaml
 
 from gptopt.layout import HYDRA_CONF
-from gptopt.optim import build_optimizer, linalg
-from gptopt.optim.linalg import polar
+from gptopt.optim import build_optimizer
+from gptopt.optim.common import linalg
+from gptopt.optim.common.linalg import polar
 
 WIDTH = 768
 LAYER = [(3 * WIDTH, WIDTH), (WIDTH, WIDTH), (4 * WIDTH, WIDTH), (WIDTH, 4 * WIDTH)]

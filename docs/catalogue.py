@@ -1,7 +1,7 @@
 """Writes optimizers.md: ``python docs/catalogue.py``. Takes a minute, for the costs.
 
 What an optimizer is comes from the docstring of its Python file, its settings from its YAML
-file, and its costs are counted on gpt2 by gptopt/optim/cost.py.
+file, and its costs are counted on gpt2 by gptopt/optim/common/cost.py.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def count(option: str) -> tuple[str, str]:
 
     from gptopt.config.compose import compose
     from gptopt.models import build_model
-    from gptopt.optim.cost import cost
+    from gptopt.optim.common.cost import cost
 
     config = compose([f"model={MODEL}", f"optimizer={option}"])
     with torch.device("meta"):

@@ -15,7 +15,7 @@ it, decay included; G is the gradient that the step got.
         update_orthogonality  |S - I| / |I|, S = U U^T times min(m, n) / |U|^2: 0 where all
                             singular values of U are equal; of U^T, where m > n
 
-What a rule says of itself (``diagnostics`` of optim/base.py) stands beside them.
+What a rule says of itself (``diagnostics`` of optim/common/base.py) stands beside them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from gptopt.optim import RoutedOptimizer
-from gptopt.optim.base import Group
-from gptopt.optim.linalg import spectral_norm
+from gptopt.optim.common.base import Group
+from gptopt.optim.common.linalg import spectral_norm
 
 POWER_STEPS = 32
 """Of a normal matrix the spectral norm is then 1 to 2 % too small, of one with a gap exact."""

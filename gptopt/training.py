@@ -32,7 +32,7 @@ from gptopt.gradient import global_gradient
 from gptopt.lease import Lease
 from gptopt.models import build_model
 from gptopt.optim import RoutedOptimizer, build_optimizer
-from gptopt.optim.cost import state_size
+from gptopt.optim.common.cost import state_size
 from gptopt.precision import Precision, choose_device
 from gptopt.preempt import StopRequest
 from gptopt.profiling import StepProfiler

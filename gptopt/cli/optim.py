@@ -68,7 +68,7 @@ def check(what: str) -> None:
     import torch
 
     from gptopt.optim.checking.verdicts import verdicts
-    from gptopt.optim.cost import cost
+    from gptopt.optim.common.cost import cost
 
     torch.set_num_threads(1)
     failed = 0
@@ -106,7 +106,7 @@ def bench(names: tuple[str, ...], model: str, layers: int, rows: int, rounds: in
     --rows rows, where an optimizer forms it. It grows with the batch, the rest does not.
     """
     from gptopt.config import catalogue
-    from gptopt.optim import timing
+    from gptopt.optim.common import timing
 
     entries = [catalogue.entry(name) for name in names] or list(catalogue.entries())
     found, roles = _model(model, layers)
@@ -131,7 +131,7 @@ def _asked(what: str) -> list[tuple[str, dict[str, Any]]]:
     path = Path(what).expanduser().absolute()
     if not path.exists():
         if resolve.library_of(what):
-            from gptopt.optim import bridge
+            from gptopt.optim.common import bridge
 
             return [(what, bridge.params_of(what))]
         resolve.check_plugins(tuple(resolve.plugin_directories()))
@@ -179,7 +179,7 @@ def _model(name: str, layers: int | None = None) -> tuple[Any, dict[str, str]]:
 
 def _cost(entry: Entry, model: str) -> list[str]:
     from gptopt.config import resolve
-    from gptopt.optim.cost import cost
+    from gptopt.optim.common.cost import cost
 
     library = resolve.library_of(entry.params["name"])
     found = None

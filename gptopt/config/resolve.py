@@ -15,7 +15,7 @@ It is named in the environment variable ``GPTOPT_PLUGINS``, or is that of an ins
 with an entry point of the group ``gptopt.optimizers``. No name of a plugin may be one of ours,
 or of another plugin.
 
-An optimizer of a library goes by its dotted name, and gptopt/optim/bridge.py stands behind it:
+An optimizer of a library goes by its dotted name; behind it is gptopt/optim/common/bridge.py:
 
     optimizer_params.name: pytorch_optimizer.Lamb
 """
@@ -43,11 +43,11 @@ KINDS = typing.get_args(Kind)
 PACKAGE = Path(__file__).resolve().parent.parent
 PLUGINS = "GPTOPT_PLUGINS"
 ENTRY_POINTS = "gptopt.optimizers"
-BRIDGE = PACKAGE / "optim" / "bridge.py"
+BRIDGE = PACKAGE / "optim" / "common" / "bridge.py"
 LIBRARIES = ("pytorch_optimizer", "schedulefree", "prodigyopt")
-"""What gptopt/optim/bridge.py knows how to drive."""
+"""What gptopt/optim/common/bridge.py knows how to drive."""
 WIDTH_RULE = "width_rule"
-"""What an optimizer's file calls how its lr follows the width; gptopt/optim/width.py."""
+"""What an optimizer's file calls how its lr follows the width; gptopt/optim/common/width.py."""
 
 
 def plugin_directories() -> list[Path]:
@@ -138,7 +138,7 @@ def part_names(kind: Kind) -> list[str]:
     names = set()
     for root in [PACKAGE, *plugin_directories()]:
         for file in root.joinpath(*kind.split(".")).glob("*.py"):
-            if "build" in functions(file) and file != BRIDGE:
+            if "build" in functions(file):
                 names.add(file.stem.replace("_", "-"))
     return sorted(names)
 
@@ -153,7 +153,8 @@ def load_part(kind: Kind, name: str) -> ModuleType:
     if file is None:
         raise ValueError(f"no {kind} file for {name!r}. There are: {', '.join(part_names(kind))}.")
     if file.is_relative_to(PACKAGE):
-        return importlib.import_module(f"gptopt.{kind}.{file.stem}")
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        return importlib.import_module(".".join((PACKAGE.name, *parts)))
     module_name = f"gptopt_plugins.{kind}.{file.stem}"
     module = sys.modules.get(module_name)
     if module is None or module.__file__ != str(file):

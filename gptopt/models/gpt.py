@@ -9,7 +9,7 @@ Touvron et al. (2023), "Llama 2"; the parts name theirs below.
     logits = norm(x) W^T  where W is E when tied; no such norm in post    (4)
 
 muP makes training alike at every width (Yang, Hu et al., 2022, "Tensor Programs V", Table 8;
-learning rates: gptopt/optim/width.py). m is n_embd / mup_base_n_embd:
+learning rates: gptopt/optim/common/width.py). m is n_embd / mup_base_n_embd:
 
     std of hidden matrices: / sqrt(m);  attention scale: 1 / H for 1 / sqrt(H)    (5)
     logits = norm(x) / m W^T                                                      (6)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import NonNegative, Positive
-from gptopt.optim.base import Group, UpdateRule, gradients
-from gptopt.optim.width import relative
+from gptopt.optim.common.base import Group, UpdateRule, gradients
+from gptopt.optim.common.width import relative
 
 
 class Adafactor(UpdateRule):

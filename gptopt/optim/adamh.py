@@ -12,10 +12,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
-from gptopt.optim.base import Group
-from gptopt.optim.hyperball import Hyperball
-from gptopt.optim.moments import adam_direction
-from gptopt.optim.width import relative
+from gptopt.optim.common.base import Group
+from gptopt.optim.common.hyperball import Hyperball
+from gptopt.optim.common.moments import adam_direction
+from gptopt.optim.common.width import relative
 
 
 class AdamH(Hyperball):

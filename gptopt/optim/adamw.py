@@ -17,8 +17,8 @@ import inspect
 import torch
 
 from gptopt.config.types import Betas, NonNegative, Positive
-from gptopt.optim.base import Group, PlainOptimizer
-from gptopt.optim.width import entrywise
+from gptopt.optim.common.base import Group, PlainOptimizer
+from gptopt.optim.common.width import entrywise
 
 
 class AdamW(PlainOptimizer, torch.optim.AdamW):

@@ -44,12 +44,12 @@ from gptopt.config.types import (
     ProductDtype,
     Share,
 )
-from gptopt.optim.base import Group, gradients, orthogonal
-from gptopt.optim.inputs import InputMoments, InputOptimizer
-from gptopt.optim.linalg import spectral_norm
+from gptopt.optim.common.base import Group, gradients, orthogonal
+from gptopt.optim.common.inputs import InputMoments, InputOptimizer
+from gptopt.optim.common.linalg import spectral_norm
+from gptopt.optim.common.pinv import POWER_STEPS, accelerated_pinv, pinv
+from gptopt.optim.common.width import entrywise, gradient, no_rule, spectral
 from gptopt.optim.ns_nadam import NORM_FLOOR, nadam_numerator, over_root, to_rms
-from gptopt.optim.pinv import POWER_STEPS, accelerated_pinv, pinv
-from gptopt.optim.width import entrywise, gradient, no_rule, spectral
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from gptopt.config.types import (
     ProductDtype,
     Share,
 )
-from gptopt.optim.base import Group
+from gptopt.optim.common.base import Group
 from gptopt.optim.dap_ns_nadam import DAPNSNAdam, width_rule
 
 __all__ = ["build", "width_rule"]

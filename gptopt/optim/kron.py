@@ -37,8 +37,8 @@ from gptopt.config.types import (
     PositiveInt,
     Seed,
 )
-from gptopt.optim.base import Group, MatrixOptimizer
-from gptopt.optim.linalg import spectral_norm
+from gptopt.optim.common.base import Group, MatrixOptimizer
+from gptopt.optim.common.linalg import spectral_norm
 
 NORM_STEPS = 2
 """Power iterations for the norms of (3) and (4), which need no digits."""

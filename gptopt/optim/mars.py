@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
-from gptopt.optim.base import Group, UpdateRule, gradients
-from gptopt.optim.moments import adam_direction
-from gptopt.optim.width import entrywise
+from gptopt.optim.common.base import Group, UpdateRule, gradients
+from gptopt.optim.common.moments import adam_direction
+from gptopt.optim.common.width import entrywise
 
 
 class Mars(UpdateRule):

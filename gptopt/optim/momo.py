@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Decay, NonNegative, Positive
-from gptopt.optim.base import Group, gradients
-from gptopt.optim.polyak import LossOptimizer, inner_product
+from gptopt.optim.common.base import Group, gradients
+from gptopt.optim.common.polyak import LossOptimizer, inner_product
 
 
 class Momo(LossOptimizer):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
-from gptopt.optim.base import Group
+from gptopt.optim.common.base import Group
 from gptopt.optim.momo import Momo
 
 

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Count, Decay, NonNegative, PolarMethod, Positive, ProductDtype
-from gptopt.optim.base import Group, MatrixOptimizer, orthogonal
-from gptopt.optim.width import matched, no_rule, spectral
+from gptopt.optim.common.base import Group, MatrixOptimizer, orthogonal
+from gptopt.optim.common.width import matched, no_rule, spectral
 
 
 class Muon(MatrixOptimizer):

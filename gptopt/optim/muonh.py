@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Count, Decay, NonNegative, PolarMethod, Positive, ProductDtype
-from gptopt.optim.base import Group, orthogonal
-from gptopt.optim.hyperball import Hyperball
+from gptopt.optim.common.base import Group, orthogonal
+from gptopt.optim.common.hyperball import Hyperball
 
 
 class MuonH(Hyperball):

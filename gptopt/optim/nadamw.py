@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
-from gptopt.optim.base import Group, UpdateRule
-from gptopt.optim.width import entrywise
+from gptopt.optim.common.base import Group, UpdateRule
+from gptopt.optim.common.width import entrywise
 
 
 class NAdamW(UpdateRule):

@@ -28,10 +28,10 @@ from gptopt.config.types import (
     ProductDtype,
     Share,
 )
-from gptopt.optim.base import Group, gradients, orthogonal
-from gptopt.optim.inputs import InputMoments, InputOptimizer
-from gptopt.optim.pinv import accelerated_pinv
-from gptopt.optim.width import spectral
+from gptopt.optim.common.base import Group, gradients, orthogonal
+from gptopt.optim.common.inputs import InputMoments, InputOptimizer
+from gptopt.optim.common.pinv import accelerated_pinv
+from gptopt.optim.common.width import spectral
 
 ENOUGH_STEPS = 50
 

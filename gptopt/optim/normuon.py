@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Count, Decay, NonNegative, PolarMethod, Positive, ProductDtype
-from gptopt.optim.base import Group, MatrixOptimizer, orthogonal
-from gptopt.optim.width import spectral
+from gptopt.optim.common.base import Group, MatrixOptimizer, orthogonal
+from gptopt.optim.common.width import spectral
 
 
 class NorMuon(MatrixOptimizer):

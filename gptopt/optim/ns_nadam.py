@@ -25,9 +25,9 @@ from typing import Literal
 from torch import Tensor
 
 from gptopt.config.types import Betas, Count, NonNegative, PolarMethod, Positive, ProductDtype
-from gptopt.optim.base import Group, MatrixOptimizer, orthogonal
-from gptopt.optim.linalg import root_mean_square
-from gptopt.optim.width import entrywise, gradient, no_rule, spectral
+from gptopt.optim.common.base import Group, MatrixOptimizer, orthogonal
+from gptopt.optim.common.linalg import root_mean_square
+from gptopt.optim.common.width import entrywise, gradient, no_rule, spectral
 
 TARGET_RMS = 0.2
 NORM_FLOOR = 1e-12

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
-from gptopt.optim.base import Group, PlainOptimizer
+from gptopt.optim.common.base import Group, PlainOptimizer
 
 
 class Prodigy(PlainOptimizer):

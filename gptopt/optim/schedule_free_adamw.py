@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive
-from gptopt.optim.base import Group, PlainOptimizer
-from gptopt.optim.width import entrywise
+from gptopt.optim.common.base import Group, PlainOptimizer
+from gptopt.optim.common.width import entrywise
 
 
 class ScheduleFreeAdamW(PlainOptimizer):

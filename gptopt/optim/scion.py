@@ -14,9 +14,9 @@ that of the rest, and with decay the weights stay within 1 / wd steps.
 from __future__ import annotations
 
 from gptopt.config.types import Count, Decay, NonNegative, PolarMethod, Positive, ProductDtype
-from gptopt.optim.base import Group
-from gptopt.optim.steepest import SteepestDescent
-from gptopt.optim.width import spectral
+from gptopt.optim.common.base import Group
+from gptopt.optim.common.steepest import SteepestDescent
+from gptopt.optim.common.width import spectral
 
 width_rule = spectral
 

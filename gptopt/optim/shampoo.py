@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Betas, NonNegative, Positive, PositiveInt
-from gptopt.optim.base import Group, MatrixOptimizer
-from gptopt.optim.moments import adam_direction
-from gptopt.optim.width import no_rule, spectral
+from gptopt.optim.common.base import Group, MatrixOptimizer
+from gptopt.optim.common.moments import adam_direction
+from gptopt.optim.common.width import no_rule, spectral
 
 
 class Shampoo(MatrixOptimizer):

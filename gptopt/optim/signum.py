@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Decay, NonNegative, Positive
-from gptopt.optim.base import Group, UpdateRule
-from gptopt.optim.width import entrywise
+from gptopt.optim.common.base import Group, UpdateRule
+from gptopt.optim.common.width import entrywise
 
 
 class Signum(UpdateRule):

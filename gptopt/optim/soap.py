@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gptopt.config.types import Betas, Decay, NonNegative, Positive, PositiveInt
-from gptopt.optim.base import Group, MatrixOptimizer
+from gptopt.optim.common.base import Group, MatrixOptimizer
 
 
 class Soap(MatrixOptimizer):

@@ -12,7 +12,8 @@ from gptopt.config import resolve
 from gptopt.config.compose import compose
 from gptopt.config.problems import ConfigError
 from gptopt.layout import HYDRA_CONF
-from gptopt.optim import bridge, build_optimizer
+from gptopt.optim import build_optimizer
+from gptopt.optim.common import bridge
 
 SHIPPED = [
     file.stem

@@ -14,12 +14,12 @@ from optim_toy import from_yaml, write_docs_example
 from gptopt.cli import main
 from gptopt.config import catalogue
 from gptopt.layout import HYDRA_CONF
-from gptopt.optim import timing
 from gptopt.optim.checking import gym
 from gptopt.optim.checking.toy import PARAMETERS, ROLES, Toy
 from gptopt.optim.checking.verdicts import checks, judge
-from gptopt.optim.cost import cost
-from gptopt.optim.inputs import InputMoments
+from gptopt.optim.common import timing
+from gptopt.optim.common.cost import cost
+from gptopt.optim.common.inputs import InputMoments
 
 RETURN = "        return momentum / norm.clamp(min=torch.finfo(norm.dtype).tiny)  # (2)\n"
 STATE = """        if not state:

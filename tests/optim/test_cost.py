@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import gptopt
 from gptopt.models import build_model
 from gptopt.optim import build_optimizer
-from gptopt.optim import cost as sheet
+from gptopt.optim.common import cost as sheet
 
 INTERVAL = 2
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from gptopt.optim.inputs import InputMoments
+from gptopt.optim.common.inputs import InputMoments
 
 
 def rows(*shape: int, seed: int = 0) -> torch.Tensor:

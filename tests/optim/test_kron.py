@@ -11,7 +11,7 @@ from optim_toy import from_yaml
 from oracle import MATRICES, ROWS, Array, assert_follows, assert_resumes, assert_shows_nan
 
 from gptopt.optim import build_optimizer
-from gptopt.optim.cost import cost
+from gptopt.optim.common.cost import cost
 from gptopt.optim.kron import updates_until
 
 SHAPES = {**MATRICES, **ROWS}
@@ -20,7 +20,7 @@ SETTINGS = {"lr": LR, "momentum": MU, "precondition_lr": RATE, "clip": CLIP, "se
 
 
 def size(matrix: Array) -> float:
-    """Two power iterations from numbers of seed 0, as gptopt.optim.linalg promises."""
+    """Two power iterations from numbers of seed 0, as gptopt.optim.common.linalg promises."""
     numbers = torch.Generator().manual_seed(0)
     x = torch.randn(len(matrix), 1, generator=numbers, dtype=torch.float64).numpy()
     for _ in range(2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gptopt.optim.linalg import newton_schulz
+from gptopt.optim.common.linalg import newton_schulz
 
 SHAPES = [(12, 12), (7, 20), (20, 7), (1, 9), (9, 1)]
 

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from gptopt.optim.pinv import accelerated_pinv, damped, pinv
+from gptopt.optim.common.pinv import accelerated_pinv, damped, pinv
 
 STARTS = ["psd", "general", "cubic"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gptopt.optim import linalg
-from gptopt.optim.linalg import polar, spectral_norm, symmetric_product
+from gptopt.optim.common import linalg
+from gptopt.optim.common.linalg import polar, spectral_norm, symmetric_product
 
 SHAPES = [(12, 12), (7, 20), (20, 7), (1, 9)]
 METHODS = ["newton_schulz", "polar_express", "svd"]

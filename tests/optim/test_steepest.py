@@ -10,7 +10,7 @@ import torch
 from optim_toy import from_yaml
 
 from gptopt.optim import RoutedOptimizer, build_optimizer
-from gptopt.optim import steepest as steepest_file
+from gptopt.optim.common import steepest as steepest_file
 
 Array = np.ndarray
 SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {

@@ -29,7 +29,7 @@ from gptopt.optim.checking.toy import (
     take_step,
     train,
 )
-from gptopt.optim.routing import COMMON, RoutedOptimizer, build_optimizer
+from gptopt.optim.common.routing import COMMON, RoutedOptimizer, build_optimizer
 
 Params = Mapping[str, Any]
 GAPS = {0: "square_1", 2: "square_2"}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from gptopt.optim.checking.toy import descend
-from gptopt.optim.routing import build_optimizer
+from gptopt.optim.common.routing import build_optimizer
 
 FACTORS = (10.0, 30.0, 100.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 """Learning rates that are tried, relative to that of the YAML, until one solves the problem.

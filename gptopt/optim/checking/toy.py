@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from gptopt.optim.routing import RoutedOptimizer, build_optimizer
+from gptopt.optim.common.routing import RoutedOptimizer, build_optimizer
 
 PARAMETERS: Mapping[str, tuple[str, tuple[int, ...]]] = {  # name: (role, shape)
     "embedding": ("embedding", (11, 6)),

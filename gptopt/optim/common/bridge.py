@@ -23,7 +23,7 @@ import torch
 
 from gptopt.config.problems import nearest
 from gptopt.config.types import NonNegative, Positive
-from gptopt.optim.base import Group, PlainOptimizer
+from gptopt.optim.common.base import Group, PlainOptimizer
 
 
 class Bridged(PlainOptimizer):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gptopt.optim.base import Group, MatrixOptimizer, gradients
+from gptopt.optim.common.base import Group, MatrixOptimizer, gradients
 
 
 class Hyperball(MatrixOptimizer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gptopt.optim.base import Group
+from gptopt.optim.common.base import Group
 
 
 def adam_direction(grad: Tensor, state: dict[str, Tensor], group: Group) -> Tensor:

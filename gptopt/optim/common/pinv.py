@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gptopt.optim.linalg import spectral_norm
+from gptopt.optim.common.linalg import spectral_norm
 
 POWER_STEPS = 32
 MARGIN = 1.2

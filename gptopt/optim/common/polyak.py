@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptopt.optim.base import Group, UpdateRule
+from gptopt.optim.common.base import Group, UpdateRule
 
 
 class LossOptimizer(UpdateRule):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from gptopt.optim.routing import RoutedOptimizer, build_optimizer
+from gptopt.optim.common.routing import RoutedOptimizer, build_optimizer
 
 STEPS = 10
 """Steps that are averaged: what is done every tenth time enters with a tenth."""

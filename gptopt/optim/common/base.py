@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptopt.optim.linalg import polar
+from gptopt.optim.common.linalg import polar
 
 Group = dict[str, Any]
 """One parameter group: ``params``, ``lr``, ``weight_decay``, the rule's settings, ``step``."""

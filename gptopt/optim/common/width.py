@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable
 
 from gptopt.config.problems import ConfigError, Problem
 from gptopt.config.resolve import WIDTH_RULE, load_part
-from gptopt.optim.base import Group
+from gptopt.optim.common.base import Group
 
 WidthRule = Callable[[Group], float]
 """The power of m for a group, by its ``role`` and its settings."""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gptopt.optim.base import Group, MatrixOptimizer
-from gptopt.optim.linalg import spectral_norm
-from gptopt.optim.pinv import POWER_STEPS, damped
+from gptopt.optim.common.base import Group, MatrixOptimizer
+from gptopt.optim.common.linalg import spectral_norm
+from gptopt.optim.common.pinv import POWER_STEPS, damped
 
 
 class InputMoments:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from gptopt.optim.base import Group
+from gptopt.optim.common.base import Group
 
 
 class EarlierWeights:

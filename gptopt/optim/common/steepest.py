@@ -32,8 +32,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gptopt.optim.base import Group, gradients, orthogonal, require_matrices
-from gptopt.optim.polyak import LossOptimizer, inner_product
+from gptopt.optim.common.base import Group, gradients, orthogonal, require_matrices
+from gptopt.optim.common.polyak import LossOptimizer, inner_product
 
 
 class SteepestDescent(LossOptimizer):

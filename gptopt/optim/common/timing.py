@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gptopt.optim.routing import build_optimizer
+from gptopt.optim.common.routing import build_optimizer
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ from torch.nn import Parameter
 
 from gptopt.config.resolve import load_part
 from gptopt.config.types import Role
-from gptopt.optim import adamw
-from gptopt.optim.base import Group, PlainOptimizer
-from gptopt.optim.earlier import EarlierWeights
-from gptopt.optim.width import follow_width
+from gptopt.optim.common.base import Group, PlainOptimizer
+from gptopt.optim.common.earlier import EarlierWeights
+from gptopt.optim.common.width import follow_width
 
 COMMON = ("name", "no_decay", "aux")
 """Keys of optimizer_params that this file reads; the optimizer's ``build`` gets the others."""
+AUX = "adamw"
+"""The optimizer of the parameters that a rule for matrices leaves."""
 EARLIER = "earlier_weight"
 """The name in the saved state of a parameter under which its weight before the last step is."""
 
@@ -275,9 +276,9 @@ def build_optimizer(
     settings = {key: value for key, value in params.items() if key not in COMMON}
     rules = [load_part("optim", params["name"]).build(own, **settings)]
     if rest:
-        rules.append(adamw.build(rest, **params["aux"]))
+        rules.append(load_part("optim", AUX).build(rest, **params["aux"]))
     if width is not None:
-        for rule, name in zip(rules, (params["name"], "adamw"), strict=False):
+        for rule, name in zip(rules, (params["name"], AUX), strict=False):
             follow_width(rule.param_groups, name, width)
     return RoutedOptimizer(rules, parameters, {*settings, *params.get("aux", ())})
 
