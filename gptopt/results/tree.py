@@ -7,8 +7,9 @@ import gc
 import logging
 import math
 import os
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from gptopt.results.store import (
 from gptopt.state import read_state
 
 logger = logging.getLogger(__name__)
+
+MANY_RUNS = 300
+"""Reading as many for the first time takes a second or more."""
 
 
 @dataclass
@@ -141,7 +145,7 @@ def _read_changed(
     old = {path: place for place, path in enumerate(runs)}
     entries: dict[str, caches.Entry] = {}
     rows: list[Row | int] = []
-    for run in found:
+    for run in _told(found, known):
         entry = known.get(run.path)
         row: Row | int | None = old.get(run.path)
         if entry is None or entry.stamp != run.stamp:
@@ -157,6 +161,17 @@ def _read_changed(
         if row is not None:
             rows.append(row)
     return entries, runtable.revise(index.table if index else {}, rows)
+
+
+def _told(found: Sequence[Found], known: Mapping[str, caches.Entry]) -> Iterable[Found]:
+    """``found``, with a bar on a terminal while so many of them are new that one has to wait."""
+    if len(found) - len(known) < MANY_RUNS or not sys.stderr.isatty():
+        return found
+    from rich.console import Console
+    from rich.progress import track
+
+    bar = Console(stderr=True)
+    return track(found, "reading runs", console=bar, transient=True)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import shutil
 import subprocess
@@ -336,3 +337,24 @@ def test_roots_that_overlap_are_read_once(outputs: Path) -> None:
     both = load([outputs / "2", outputs, outputs / "3"])
     assert len(both.runs) == len(load(outputs).runs)
     assert len(both.metrics) == len(load(outputs).metrics)
+
+
+def test_on_a_terminal_a_long_reading_shows_how_far_it_is(outputs: Path) -> None:
+    code = (
+        "import sys; from gptopt.results import load, tree; tree.MANY_RUNS = int(sys.argv[2])\n"
+        "print(len(load(sys.argv[1]).runs))"
+    )
+
+    def printed(fewest: int) -> str:
+        terminal, inside = pty.openpty()
+        command = [sys.executable, "-c", code, str(outputs), str(fewest)]
+        done = subprocess.run(command, stdout=-1, stderr=inside, text=True, check=True)
+        os.write(inside, b".")  # something to read, whatever the process said
+        os.close(inside)
+        shown = os.read(terminal, 1 << 16).decode()
+        os.close(terminal)
+        assert done.stdout == "7\n"
+        return shown
+
+    assert "reading runs" in printed(8)
+    assert "reading runs" not in printed(9)
