@@ -22,9 +22,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gptopt import layout
-from gptopt.config.compose import arguments, compose, compose_all, points, spelled_out
+from gptopt.config.compose import compose, compose_all
 from gptopt.config.identity import run_directory
 from gptopt.config.problems import ConfigError
+from gptopt.config.typed import arguments, points, spelled_out
 from gptopt.data import DataError
 from gptopt.data.preflight import check_runs
 from gptopt.run import execute, exit_code_of

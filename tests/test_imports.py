@@ -33,7 +33,13 @@ MAY_IMPORT = {
 }
 WITHOUT_TORCH = {"shared", "launch", "analysis"}
 ONLY_IN = {  # package -> the only files that may import it
-    "hydra": {"run_hydra", "gptopt.config.compose", "gptopt.sweep.plan", "gptopt.sweep.overrides"},
+    "hydra": {
+        "run_hydra",
+        "gptopt.config.compose",
+        "gptopt.config.typed",
+        "gptopt.sweep.plan",
+        "gptopt.sweep.overrides",
+    },
     "wandb": {"gptopt.tracking.wandb"},
 }
 

@@ -17,10 +17,11 @@ from omegaconf import OmegaConf
 
 from gptopt import layout
 from gptopt.config import identity
-from gptopt.config.compose import Override, draft, is_group, parse, spelled_out
+from gptopt.config.compose import draft
 from gptopt.config.family import Family, Leaf, Member, is_structural
 from gptopt.config.interpolations import EntangledError
 from gptopt.config.problems import ConfigError, Problem
+from gptopt.config.typed import Override, is_group, parse, spelled_out
 
 NUMBER = re.compile(
     r"(?P<key>\+{0,2}[A-Za-z_][\w.]*)=(?:(?P<whole>-?(?:0|[1-9]\d*))"

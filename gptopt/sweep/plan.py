@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptopt import layout
-from gptopt.config.compose import compose, parse, spelled_out
+from gptopt.config.compose import compose
 from gptopt.config.demand import Demand, demand
 from gptopt.config.problems import ConfigError, Problem
 from gptopt.config.schema import Cluster
 from gptopt.config.survey import Sketch, survey
+from gptopt.config.typed import parse, spelled_out
 from gptopt.state import State
 from gptopt.sweep import params
 from gptopt.sweep.axes import Axis, axes

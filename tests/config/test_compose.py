@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 import gptopt
 from gptopt.config import resolve, schema
 from gptopt.config.checks import choices_of, schedule_keys
-from gptopt.config.compose import compose, compose_all, points
+from gptopt.config.compose import compose, compose_all
 from gptopt.config.identity import run_directory
+from gptopt.config.typed import points
 from gptopt.layout import ENTRY, HYDRA_CONF
 
 TRAINING = "training.training_params"

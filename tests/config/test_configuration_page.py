@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from gptopt.config.compose import compose, compose_all, points
+from gptopt.config.compose import compose, compose_all
 from gptopt.config.problems import ConfigError
+from gptopt.config.typed import points
 from gptopt.layout import PROJECT
 from gptopt.state import ExitCode
 

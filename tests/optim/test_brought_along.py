@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 from optim_toy import write_docs_example
 
 from gptopt.cli import main
-from gptopt.config.compose import compose, compose_all, points
+from gptopt.config.compose import compose, compose_all
 from gptopt.config.identity import run_id
 from gptopt.config.problems import ConfigError
 from gptopt.config.survey import survey
+from gptopt.config.typed import points
 from gptopt.layout import HYDRA_CONF
 
 FREE = "optimizer=schedule-free-adamw"

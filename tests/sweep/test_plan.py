@@ -9,9 +9,10 @@ import yaml
 
 from gptopt import layout
 from gptopt.config import identity
-from gptopt.config.compose import compose, compose_all, points
+from gptopt.config.compose import compose, compose_all
 from gptopt.config.identity import run_directory
 from gptopt.config.problems import ConfigError
+from gptopt.config.typed import points
 from gptopt.state import State
 from gptopt.sweep import params
 from gptopt.sweep.listing import lines
