@@ -87,14 +87,7 @@ def train(config: Config) -> RunResult:
     if is_main and owner(run) is not None:
         raise busy(run)
 
-    from gptopt.data import (
-        check_documents,
-        check_enough,
-        check_epochs,
-        check_ids,
-        open_corpus,
-        sources_of,
-    )
+    from gptopt.data import check_corpus, check_ids, open_corpus, sources_of
     from gptopt.data.mixture import windows_in
     from gptopt.preempt import StopRequest, find_deadline
 
@@ -109,19 +102,14 @@ def train(config: Config) -> RunResult:
         )
     except ValueError as error:
         raise ConfigError([Problem("training.training_params", f"{error}.")]) from None
-    check_enough(
+    shares = check_corpus(
         corpus,
+        config.data,
         context_length=derived.context_length,
         global_batch_size=derived.global_batch_size,
+        samples=derived.max_steps * derived.global_batch_size,
         eval_tokens=config.logging.logging_params.eval_tokens,
     )
-    shares = check_epochs(
-        corpus,
-        context_length=derived.context_length,
-        samples=derived.max_steps * derived.global_batch_size,
-        loop=config.data["loop"],
-    )
-    check_documents(corpus, config.data["documents"], config.data["end_of_text"])
     for _, source in sources_of(corpus):
         check_ids(source, config.model.config["vocab_size"], in_full=True)
     if not config.force:

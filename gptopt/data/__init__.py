@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptopt.data.checks import check_documents, check_enough, check_epochs, check_ids, sources_of
+from gptopt.data.checks import check_corpus, check_ids, sources_of
 from gptopt.data.corpus import Corpus, DataError, TokenSource
 from gptopt.data.sources import open_corpus
 
@@ -10,9 +10,7 @@ __all__ = [
     "Corpus",
     "DataError",
     "TokenSource",
-    "check_documents",
-    "check_enough",
-    "check_epochs",
+    "check_corpus",
     "check_ids",
     "open_corpus",
     "sources_of",

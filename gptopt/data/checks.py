@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,43 @@ def wrong_id(source: TokenSource, index: int, token: int, vocab_size: int) -> Da
         f"ids below {vocab_size}. Use the tokenizer of the data's vocabulary, a larger "
         "vocab_size, or, where the file is damaged, prepare it again."
     )
+
+
+def check_corpus(
+    corpus: Corpus,
+    data: Mapping[str, Any],
+    *,
+    context_length: int,
+    global_batch_size: int,
+    samples: int | None,
+    eval_tokens: int | None,
+) -> list[str]:
+    """Whether a corpus has what a run asks of it, but for the ids: see ``check_ids``.
+
+    Args:
+        corpus: What is trained on.
+        data: The node ``data`` of the configuration.
+        context_length: Tokens that a window predicts.
+        global_batch_size: Windows per optimizer step, over all devices.
+        samples: Windows of the whole run; None where that is not known.
+        eval_tokens: Tokens that an evaluation predicts of each set; None for all of it.
+
+    Returns:
+        How often the run reads each part of a mixture, in words.
+
+    Raises:
+        DataError: With what does not fit.
+    """
+    check_documents(corpus, data["documents"], data["end_of_text"])
+    check_enough(
+        corpus,
+        context_length=context_length,
+        global_batch_size=global_batch_size,
+        eval_tokens=eval_tokens,
+    )
+    if samples is None:
+        return []
+    return check_epochs(corpus, context_length=context_length, samples=samples, loop=data["loop"])
 
 
 def check_enough(

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from gptopt.config.demand import Demand, demand
 from gptopt.config.schema import Config
-from gptopt.data.checks import check_documents, check_enough, check_epochs, check_ids, sources_of
+from gptopt.data.checks import check_corpus, check_ids, sources_of
 from gptopt.data.sources import open_corpus
 
 
@@ -31,22 +31,16 @@ def check_demands(demands: Iterable[Demand]) -> None:
     for (text, data_root), asked in groupby(distinct, key=lambda one: (one.data, one.data_root)):
         data = json.loads(text)
         corpus = open_corpus(data, data_root)
-        check_documents(corpus, data["documents"], data["end_of_text"])
         looked_at = set()
         for one in asked:
-            check_enough(
+            check_corpus(
                 corpus,
+                data,
                 context_length=one.context_length,
                 global_batch_size=one.global_batch_size,
+                samples=one.samples,
                 eval_tokens=one.eval_tokens,
             )
-            if one.samples is not None:
-                check_epochs(
-                    corpus,
-                    context_length=one.context_length,
-                    samples=one.samples,
-                    loop=data["loop"],
-                )
             if one.vocab_size not in looked_at:
                 looked_at.add(one.vocab_size)
                 for _, source in sources_of(corpus):

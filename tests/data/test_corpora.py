@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gptopt.data import DataError, check_enough, open_corpus
+from gptopt.data import DataError, open_corpus
+from gptopt.data.checks import check_enough
 from gptopt.data.corpus import Corpus
 from gptopt.data.formats import grammar, stdlib
 from gptopt.layout import HYDRA_CONF

@@ -14,8 +14,9 @@ from tiny import SETTINGS, rows
 import gptopt
 from gptopt import gradient, training
 from gptopt.config.identity import run_directory
-from gptopt.data import DataError, check_epochs, check_ids
+from gptopt.data import DataError, check_ids
 from gptopt.data.batch import check_rows, read_rows
+from gptopt.data.checks import check_epochs
 from gptopt.data.corpus import Corpus, Mixture, Part, Stretch
 from gptopt.data.preflight import check_runs
 from gptopt.data.shards import Shards, open_shard

@@ -6,8 +6,9 @@ import torch
 from tiny import rows, tiny
 
 import gptopt
-from gptopt.data import DataError, check_documents
+from gptopt.data import DataError
 from gptopt.data.batch import IGNORED, Reading
+from gptopt.data.checks import check_documents
 from gptopt.data.corpus import Corpus, Mixture, Part, Stretch
 from gptopt.data.loader import eval_windows
 from gptopt.loss import training_loss
