@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
@@ -25,6 +27,7 @@ def evaluate(
     reading: Reading,
     precision: Precision,
     world: World,
+    beat: Callable[[], None],
 ) -> dict[str, float]:
     """Mean cross-entropy of every held-out set, nats per token that counts.
 
@@ -41,6 +44,7 @@ def evaluate(
         reading: How tokens become a batch.
         precision: Device and autocast.
         world: Windows are dealt to its processes in turn.
+        beat: Called after every batch.
 
     Raises:
         DataError: A set has no target that counts.
@@ -67,6 +71,7 @@ def evaluate(
                 logits_BTV.float().flatten(0, 1), targets, reduction="none", ignore_index=IGNORED
             )
             total += torch.stack([losses.double().sum(), (targets != IGNORED).sum()])
+            beat()
         loss_sum, count = world.sum(total).tolist()
         if not count:
             raise DataError(f"{name}: data.ignore leaves no target of this set to count.")

@@ -90,6 +90,7 @@ def train(config: Config) -> RunResult:
     from gptopt.data import check_corpus, check_ids, open_corpus, sources_of
     from gptopt.data.mixture import windows_in
     from gptopt.preempt import StopRequest, find_deadline
+    from gptopt.watchdog import Watchdog
 
     _check_paths(config)
     corpus = open_corpus(config.data, config.paths.data_root)
@@ -120,7 +121,7 @@ def train(config: Config) -> RunResult:
         raise ConfigError([Problem("cluster.deadline", f"{error}.")]) from None
 
     with ExitStack() as stack:
-        lease = None
+        lease: Lease | None = None
         if is_main:
             if config.force and (aside := move_aside(run)) is not None:
                 log.info("moved the earlier run aside: %s", aside)
@@ -134,10 +135,17 @@ def train(config: Config) -> RunResult:
             for line in [*derived.arithmetic, *shares]:
                 log.info("%s", line)
         stop = stack.enter_context(StopRequest(run / layout.STOP_FILE, deadline))
+        watchdog = stack.enter_context(
+            Watchdog(
+                config.cluster.hang_min,
+                run / layout.TASK_LOG if lease else None,
+                lambda error: _record_failure(run, lease, error) if lease else None,
+            )
+        )
         try:
             from gptopt.training import fit
 
-            outcome = fit(config, derived, corpus, run, lease, stop)
+            outcome = fit(config, derived, corpus, run, lease, stop, watchdog)
         except BaseException as error:
             if lease is not None:
                 _record_failure(run, lease, error)

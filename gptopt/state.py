@@ -32,6 +32,7 @@ class ExitCode(IntEnum):
     CONFIG = 2
     DATA = 65
     OUT_OF_MEMORY = 69
+    HANG = 70
     CANNOT_CREATE = 73
     STORAGE = 74
     RUN_AGAIN = 75  # stopped with a checkpoint

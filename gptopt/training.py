@@ -45,6 +45,7 @@ from gptopt.provenance import (
 from gptopt.recorder import Recorder
 from gptopt.saver import Saver, asked, resume_point
 from gptopt.schedules import multiplier
+from gptopt.watchdog import Watchdog
 
 MAX_SKIPPED = 10
 PREEMPTED_WAIT_S = 5.0
@@ -87,6 +88,7 @@ def fit(
     run: Path,
     lease: Lease | None,
     stop: StopRequest,
+    watchdog: Watchdog,
 ) -> Outcome:
     """Trains from the newest checkpoint (or the start) to the end, or until ``stop`` says so.
 
@@ -97,9 +99,10 @@ def fit(
         run: The run directory.
         lease: The right to write there; None in all processes but the main one.
         stop: Asked at every step border.
+        watchdog: Told of every step, evaluated batch and checkpoint.
     """
     with World(vars(config.distributed)) as world:
-        return _fit(config, derived, corpus, run, lease, stop, world)
+        return _fit(config, derived, corpus, run, lease, stop, watchdog, world)
 
 
 def _fit(
@@ -109,6 +112,7 @@ def _fit(
     run: Path,
     lease: Lease | None,
     stop: StopRequest,
+    watchdog: Watchdog,
     world: World,
 ) -> Outcome:
     params, shown = config.training.training_params, config.logging.logging_params
@@ -281,6 +285,7 @@ def _fit(
             now.seconds += ended - began
             stop.slowest_step = max(stop.slowest_step, ended - began)
             profiler.step(step)
+            watchdog.beat()
 
             # the step border: log, evaluate, stop, save
             if is_logged:
@@ -310,6 +315,7 @@ def _fit(
                         reading=reading,
                         precision=precision,
                         world=world,
+                        beat=watchdog.beat,
                     )
                 now.final["val_loss"] = val_loss = losses["val_loss"]
                 costs = {"optimizer_state_bytes": state_size(optimizer)} if is_last else {}
@@ -343,6 +349,7 @@ def _fit(
                     must_succeed=is_last or outcome is not None,
                 )
                 recorder.saved(saved_step, step)
+                watchdog.beat()
 
     # --- the end --------------------------------------------------------------------------------
     outcome = outcome or Outcome("completed", f"all {derived.max_steps} steps")

@@ -168,6 +168,7 @@ class Cluster:
     runs_per_job: PositiveInt | None
     threads: PositiveInt | None
     deadline: str | float | None
+    hang_min: Positive | None
     snapshot_source: bool
     timeout_min: PositiveInt
     signal_delay_s: PositiveInt

@@ -28,11 +28,11 @@ HELD = ("config", "data", "out of memory")
 """Classes that would fail again: started again only when they are named."""
 RETRIED = tuple(name for name in CLASSES if name not in (*HELD, "diverged", "stopped"))
 
-_CODES = {
+_CODES: dict[int, str] = {
     ExitCode.CONFIG: "config",
     ExitCode.DATA: "data",
     ExitCode.OUT_OF_MEMORY: "out of memory",
-    70: "hang",
+    ExitCode.HANG: "hang",
     ExitCode.CANNOT_CREATE: "storage",
     ExitCode.STORAGE: "storage",
 }
