@@ -26,6 +26,9 @@ from gptopt.state import ExitCode, read_state
 from gptopt.sweep.record import Record, Row
 
 POLL_S = 0.1
+MOST_STILLBORN = 10
+"""So many runs in a row that end before they begin, and no further one is started: then not they
+are at fault, but what all of them need, such as a file system that is not mounted here."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 JOB_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -38,6 +41,7 @@ class Task:
     place: int
     process: Process
     began: float
+    attempt: int
 
     @property
     def run(self) -> Path:
@@ -66,7 +70,7 @@ def work(
     """
     free = deque(range(len(places)))
     running: list[Task] = []
-    failed = stopped = 0
+    failed = stopped = stillborn = 0
     is_ending = False  # a run found that its time is over: so is that of the next
     with _Interrupts(signals) as interrupts, Watch(total) as watch:
         try:
@@ -74,8 +78,9 @@ def work(
             while running or (row and not is_ending):
                 while row and free and not is_ending and starter.is_ready():
                     place = free.popleft()
+                    attempt = read_state(Path(row.run)).attempt
                     process = starter.start(row, places[place])
-                    running.append(Task(row, place, process, time.monotonic()))
+                    running.append(Task(row, place, process, time.monotonic(), attempt))
                     row = next(rows, None)
                 if number := interrupts.take():
                     _pass_on(running, number, interrupts.count, watch)
@@ -87,6 +92,13 @@ def work(
                     stopped += outcome in ("stopped", "preempted")
                     is_ending |= outcome == "preempted"
                     watch.end(task.run, words)
+                    has_begun = read_state(task.run).attempt > task.attempt
+                    stillborn = stillborn + 1 if outcome == "failed" and not has_begun else 0
+                    if stillborn == MOST_STILLBORN and row and not is_ending:
+                        is_ending = True
+                        watch.say(
+                            f"{stillborn} runs in a row failed before they began: no more start"
+                        )
                 is_ending |= bool(interrupts.count) or is_over(record)
                 watch.look([task.run for task in running])
                 time.sleep(POLL_S)

@@ -35,6 +35,14 @@ def test_a_run_that_fails_costs_one_run_and_its_words_are_kept(fake, capfd):
     assert "[6/6]" in said
 
 
+def test_when_one_run_after_the_other_fails_before_it_begins_no_more_are_started(fake, capfd):
+    record, cluster = fake([0, *[1] * 9, 0, *[1] * 12], "cluster.workers=1")
+    submission = local.submit(record, cluster)
+    assert (submission.failed, submission.unfinished) == (19, 2)
+    assert len(told(record)) == 21
+    assert "10 runs in a row failed before they began: no more start" in capfd.readouterr().out
+
+
 def test_cores_are_shared_among_the_workers(fake, monkeypatch):
     monkeypatch.setattr(local, "cpu_count", lambda: 7)
     record, cluster = fake([0], "cluster.workers=3", "+cluster.env.COLOUR=blue")
