@@ -26,6 +26,11 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except ValueError as error:  # ConfigError and DataError are some
             click.echo(error, err=True)
             sys.exit(int(getattr(error, "exit_code", ExitCode.CONFIG)))
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"{error.filename}: {error.strerror}.", err=True)
+            sys.exit(int(ExitCode.CANNOT_CREATE))
 
     return wrapped
 

@@ -67,7 +67,7 @@ def _side(text: str, paths: tuple[Path, ...]) -> tuple[Runs, set[str]]:
     from gptopt.results.load import load_some
     from gptopt.results.select import Selection
 
-    if Path(text).exists():
+    if os.path.exists(text):  # of a long condition Path.exists raises an error
         return load_some(text), set()
     if "=" not in text:
         raise ValueError(f"{text}: no such directory, and no condition such as optimizer=muon.")

@@ -75,14 +75,13 @@ def import_command(kind: str, source: Path, settings: tuple[str, ...], out: Path
     FORMAT: gpt-opt, modded-nanogpt, nanogpt, wandb, tensorboard. SETTINGS are what the logs do
     not tell: model.name=gpt2 data.name=fineweb optimizer.optimizer_params.name=muon
     """
-    import yaml
-
     from gptopt.results.importers import import_runs
+    from gptopt.results.repeat import value_of
 
     pairs = [text.partition("=") for text in settings]
     if bad := [key for key, sign, _ in pairs if not sign]:
         raise ValueError(f"{bad[0]!r}: a setting is key=value, such as model.name=gpt2.")
-    values = {key: yaml.safe_load(value) for key, _, value in pairs}
+    values = {key: value_of(value) for key, _, value in pairs}
     found = import_runs(kind, source, out, settings=values)
     click.echo(f"{out}: {len(found.runs)} runs")
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from gptopt.results.clock import clock_doubts
 from gptopt.results.fairness import UnlikeError, doubts, obstacles
 from gptopt.results.runs import Runs, records
-from gptopt.results.stats import best_trials, trials
+from gptopt.results.select import brief
+from gptopt.results.stats import best_trials, outcome, trials
 from gptopt.results.tuned import RATE, setting_words
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Comparison:
 
     def _speed(self) -> str:
         unit = UNITS[self.cost]
+        if math.isinf(self.target):
+            return f"{unit}: no loss that both sides reach, one of them diverged"
         a, b = self.spent
         ratio = "" if math.isnan(self.ratio) else f": {self.ratio:.2f} x"
         return f"{unit} to {self.target:.4f}: A {a}, B {b}{ratio}"
@@ -145,17 +148,16 @@ def compare(
         named = runs.runs.assign(optimizer=letter, workload=letter)
         rows = records(best_trials(trials(named)))
         if not rows:
-            raise ValueError(f"{letter}, {name}: none of its {len(named)} runs has ended.")
+            raise ValueError(
+                f"{letter}, {name}: none of its {len(named)} runs has ended with a validation loss."
+            )
         best.append(rows[0])
         table.append(named)
     one, other = _sides((a, b), best)
     worse = one if one.best["mean"] > other.best["mean"] else other
     limit = max(worse.losses.values()) if target is None else target
     costs = [
-        to_target(side.runs.only(side.runs.runs["trial"] == side.best["trial"]), limit, cost=cost)[
-            "reached"
-        ].tolist()
-        for side in (one, other)
+        to_target(_judged(side), limit, cost=cost)["reached"].tolist() for side in (one, other)
     ]
     losses = [list(side.losses.values()) for side in (one, other)]
     of_time = clock_doubts([one.runs, other.runs]) if cost == "seconds" else []
@@ -209,6 +211,12 @@ def _sides(given: tuple[tuple[str, Runs], ...], best: list[dict[str, Any]]) -> t
     return sides[0], sides[1]
 
 
+def _judged(side: Side) -> Runs:
+    """The runs of its best trial that count."""
+    runs = side.runs.runs
+    return side.runs.only((runs["trial"] == side.best["trial"]) & outcome(runs).notna())
+
+
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
@@ -223,7 +231,7 @@ def _side(letter: str, side: Side) -> list[str]:
     flag = f" (the {row['edge']} tried)" if row["edge"] else ""
     chosen = side.runs.runs[side.runs.runs["trial"] == row["trial"]]
     others = {key: value for key, value in row["settings"].items() if key != RATE}
-    words = ", ".join(filter(None, (f"lr={row['lr']:g}{flag}", setting_words(others))))
+    words = ", ".join(filter(None, (f"lr={brief(row['lr'])}{flag}", setting_words(others))))
     return [
         f"{letter}  {side.name}: {row['mean']:.4f}{spread} nats per token, n = {row['n']};"
         f" best of {_count(row['trials'], 'trial')}, {rates} with its other settings",
@@ -236,6 +244,8 @@ def _count(number: int, what: str) -> str:
 
 
 def _difference(label: str, found: Difference, test: str) -> str:
+    if not math.isfinite(found.gap):
+        return f"{label}: a run diverged, and its loss is no number"
     if math.isnan(found.p):
         return f"{label} = {found.gap:+.4f}; no spread, so nothing is known of its certainty"
     return (

@@ -25,11 +25,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     Args:
         table: Any table of this package.
         path: Ends in .csv, .parquet (needs pyarrow) or .tex (a booktabs tabular, texts escaped).
-            Replaced when it exists; CSV keeps every bit of a number, LaTeX four significant digits.
+            Replaced when it exists, its directory is made. CSV keeps every bit of a number, LaTeX
+            four significant digits.
 
     Raises:
         ValueError: Another suffix, or Parquet without pyarrow.
     """
+    if path.suffix in SUFFIXES:
+        path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         files.write(path, table.to_csv(index=False))
     elif path.suffix == ".tex":

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from gptopt.results.columns import SEEDS, TRIAL, WORKLOAD, below
 from gptopt.results.load import records
-from gptopt.results.select import ABSENT, shown
+from gptopt.results.select import ABSENT, brief, shown
 from gptopt.results.stats import BASELINE, best_trials, trials
+from gptopt.results.stats.summary import seeds_of
 from gptopt.results.tuned import tuning_doubts
 from gptopt.state import ExitCode
 
@@ -42,7 +43,7 @@ SAME_AT_BEST = {
     "lr_scheduler.name": "schedules",
 }
 """Settings beside the optimizer that the best trials should share, or a reader must know."""
-SEEDED = (*SEEDS, "derived.global_batch_size")
+BATCH = "derived.global_batch_size"
 ESSENTIAL = ("run.fingerprints.data", "run.fingerprints.eval")
 """Of ``SAME``, what two sides must share: a loss on other tokens is another quantity."""
 
@@ -91,8 +92,8 @@ def obstacles(a: pd.DataFrame, b: pd.DataFrame, *, compared: Collection[str]) ->
     ]
     found += [
         f"The runs have different {SAME[key]}: {_listed(a, key)} and {_listed(b, key)}."
-        for key in _unequal(a, b, ESSENTIAL)
-        if [ABSENT] not in (_texts(a, key), _texts(b, key))
+        for key in ESSENTIAL
+        if (one := _known(a, key)) and (other := _known(b, key)) and one != other
     ]
     # Another model starts from other weights, and another context length reads in another order.
     alike = not any(below(key, WORKLOAD) for key in compared)
@@ -133,6 +134,10 @@ def _texts(runs: pd.DataFrame, key: str) -> list[str]:
     return sorted(set(map(shown, runs[key]))) if key in runs else [ABSENT]
 
 
+def _known(runs: pd.DataFrame, key: str) -> list[str]:
+    return [text for text in _texts(runs, key) if text != ABSENT]
+
+
 def _listed(runs: pd.DataFrame, key: str) -> str:
     return " or ".join(_texts(runs, key))
 
@@ -160,7 +165,8 @@ def _unlike_optimizers(runs: pd.DataFrame) -> list[str]:
 
 
 def _unlike_starts(runs: pd.DataFrame) -> list[str]:
-    groups = runs.groupby([column for column in SEEDED if column in runs], dropna=False)
+    batch = [runs[BATCH]] if BATCH in runs else []
+    groups = runs.groupby([seeds_of(runs), *batch], dropna=False, sort=False)
     return [
         f"Runs with the same seed have different {what}."
         for column, what in SAME_PER_SEED.items()
@@ -211,7 +217,7 @@ def _untuned(best: list[dict[str, Any]]) -> list[str]:
     for row in best:
         count = len(row["rates"])
         if count < FEWEST_RATES:
-            rates = f"{count} learning rate{'s were' if count > 1 else ' was'} tried"
+            rates = f"{count} learning rate{'s were' if count != 1 else ' was'} tried"
             others = " with the other settings of its best trial" * (row["trials"] > count)
             found.append(
                 f"{row['optimizer']} is not tuned: {rates}{others};"
@@ -219,8 +225,8 @@ def _untuned(best: list[dict[str, Any]]) -> list[str]:
             )
         if row["unfinished"]:
             found.append(
-                f"{row['unfinished']} run(s) of the best trial of {row['optimizer']} failed or"
-                " have not ended."
+                f"{row['unfinished']} run(s) of the best trial of {row['optimizer']} failed, have"
+                " not ended or have no validation loss."
             )
     for key, what in (("trials", "trials"), ("n", "seeds at their best trial")):
         if len({row[key] for row in best}) > 1:
@@ -237,8 +243,11 @@ def _lost(runs: pd.DataFrame) -> list[str]:
     diverged = runs[runs["state"] == "diverged"].groupby(["optimizer", "lr"], dropna=False)
     if len(diverged):
         counts = records(diverged.size().reset_index(name="n"))
-        listed = ", ".join(f"{c['optimizer']} at lr {c['lr']:g} ({c['n']})" for c in counts)
+        listed = ", ".join(f"{c['optimizer']} at lr {brief(c['lr'])} ({c['n']})" for c in counts)
         found.append(f"Diverged, and counted as the worst result: {listed}.")
+    untold = ((runs["state"] == "completed") & runs["final_val_loss"].isna()).sum()
+    if untold:
+        found.append(f"Completed without a validation loss, and not counted: {untold} run(s).")
     failed = runs.loc[runs["state"] == "failed", "reason"].value_counts()
     found += [f"{n} run(s) failed and are not counted: {why}." for why, n in failed.items()]
     ended = runs["state"].isin(["completed", "diverged", "failed"])

@@ -11,6 +11,7 @@ from gptopt.results.claims import Claim
 from gptopt.results.compare import Comparison, compare
 from gptopt.results.fairness import FEWEST_RATES, UnlikeError
 from gptopt.results.runs import Runs, records
+from gptopt.results.select import brief
 from gptopt.results.stats import best_trials, outcome, trials
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def judge(claim: Claim, runs: Runs) -> Verdict:
             (names[0], sides[0]), (names[1], sides[1]), compared=compared, target=None, cost="step"
         )
         holds, figures, p = _JUDGES[claim.kind](claim, found)
-    except UnlikeError as error:
+    except ValueError as error:  # such as an UnlikeError, or sides that share runs
         return Verdict(claim, None, str(error), [], there)
     return Verdict(claim, holds, figures, found.doubts, there, p)
 
@@ -115,7 +116,7 @@ def _margin(claim: Claim, found: Comparison) -> Outcome:
         words += f"\n{found.b.name} is not tuned: its best rate is the {edge} tried"
         holds = False
     means = (
-        f"{side.name} {side.best['mean']:.4f} (lr {side.best['lr']:g})"
+        f"{side.name} {side.best['mean']:.4f} (lr {brief(side.best['lr'])})"
         for side in (found.a, found.b)
     )
     return holds, f"{', '.join(means)}; {words}", p
@@ -174,7 +175,7 @@ def _interior(side: Runs) -> Outcome:
     named = side.runs.assign(optimizer="", workload="")
     best = records(best_trials(trials(named)))[0]
     edge, count = best["edge"], len(best["rates"])
-    figures = f"best of {count} learning rates: {best['lr']:g}, {best['mean']:.4f}"
+    figures = f"best of {count} learning rates: {brief(best['lr'])}, {best['mean']:.4f}"
     if count < FEWEST_RATES or not math.isfinite(best["mean"]):
         why = "every run diverged" if count >= FEWEST_RATES else "too few rates have an inside"
         return None, f"{figures}\ncannot tell: {why}", math.nan

@@ -12,6 +12,7 @@ from gptopt.results.columns import SEEDS
 from gptopt.results.compare import LEVEL, seeds_to_settle
 from gptopt.results.repeat import sweep_file
 from gptopt.results.runs import Runs, records
+from gptopt.results.select import shown
 from gptopt.results.stats import best_trials, trials, welch
 
 RATE = "optimizer.optimizer_params.lr"
@@ -66,16 +67,22 @@ def propose(runs: Runs) -> Proposal:
 
 
 def _typed(overrides: str, rate: float, seed: int) -> str:
-    """The overrides of a run with another rate and seed."""
-    ours = tuple(f"{key}=" for key in (RATE, *SEEDS))
-    kept = [text for text in shlex.split(overrides) if not text.startswith(ours)]
-    return shlex.join([*kept, f"{RATE}={rate!r}", f"{SEEDS[0]}={seed}"])
+    """The overrides of a run with another seed and, unless it is no number, another rate."""
+    ours = {RATE: f"{rate!r}", SEEDS[0]: f"{seed}"}
+    if math.isnan(rate):
+        del ours[RATE]
+    others = tuple(f"{key}=" for key in (*ours, *SEEDS))
+    kept = [text for text in shlex.split(overrides) if not text.startswith(others)]
+    return shlex.join([*kept, *(f"{key}={value}" for key, value in ours.items())])
 
 
 def _rates(row: dict[str, Any], reasons: list[str]) -> list[float]:
     """Further learning rates for a best trial, rising."""
     name, lr = row["optimizer"], row["lr"]
     tried = [rate for rate in row["rates"] if rate > 0]
+    if lr not in tried:
+        reasons.append(f"{name}: its best lr {shown(lr)} is no number above 0; try rates by hand.")
+        return []
     if not math.isfinite(row["mean"]):
         reasons.append(f"{name}: every run diverged; try rates below {min(tried):g} by hand.")
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -57,24 +58,45 @@ def _point(line: str) -> dict[str, Any] | None:
         key, is_set, text = override.partition("=")
         if not is_set or key.startswith(("~", "++")) or text.startswith("{"):
             return None
-        point[key] = _value(text)
+        point[key] = value_of(text)
     return point
 
 
-def _value(text: str) -> Any:
-    """What the text of an override means."""
+def value_of(text: str) -> Any:
+    """What the value of an override means, as Hydra's grammar has it."""
     try:
-        return json.loads(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)  # such as 1e-3, .5 and +2, which are no JSON; YAML has texts there
-    except ValueError:
-        pass
-    try:
-        return yaml.safe_load(text)
+        return yaml.load(_QUOTED.sub(_as_json, text), Loader=_Loader) if text else ""
     except yaml.YAMLError:
         return text
+
+
+_QUOTED = re.compile(r"""(['"])((?:\\.|(?!\1)[^\\])*)\1""")
+
+
+def _as_json(quoted: re.Match[str]) -> str:
+    """A text that Hydra's quotes enclose in those of JSON, which YAML reads as well."""
+    # backslashes count before a quote and at the end alone, and are twice as many there
+    counting = rf"\\+(?={quoted[1]}|\Z)"
+    text = re.sub(counting, lambda run: run[0][: len(run[0]) // 2], quoted[2])
+    return json.dumps(text, ensure_ascii=False)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose plain words mean what they mean to Hydra: ``off`` and 2025-01-01 are texts."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+
+
+for _kind, _words in {
+    "bool": r"true|false",
+    "null": r"null",
+    "int": r"[-+]?(0|[1-9](_?\d)*)",
+    "float": r"[-+]?(([\d_]+\.|[\d_]*\.\d[\d_]*)(e[-+]?\d+)?|\d[\d_]*e[-+]?\d+|inf|nan)",
+}.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?i:{_words})\Z"), None
+    )
 
 
 def _merged(blocks: list[Block], key: str) -> list[Block]:

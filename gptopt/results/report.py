@@ -99,7 +99,7 @@ def _results(title: str, part: Runs, out: Path) -> list[Block]:
     best = best_trials(trials(part.runs))
     blocks: list[Block] = [Heading(title, 2)]
     if best.empty:
-        blocks.append(Text("No run has ended yet."))
+        blocks.append(Text("No run has ended with a validation loss."))
     else:
         blocks += [tables.best(best), Text(JUDGED.format(baseline=BASELINE))]
     figures = _Figures(out, layout.safe_name(title.replace(",", "").replace(" ", "-")))
@@ -131,8 +131,9 @@ def _drawn(part: Runs, best: pd.DataFrame) -> dict[str, dict[str, Plot]]:
         "Layers": {},
     }
     tuning, layers = drawn["Tuning"], drawn["Layers"]
-    for axis in tables.numeric_axes(part.runs):
-        tuning[f"by-{axis.rpartition('.')[2]}"] = plots.final_loss(part, axis=axis)
+    axes = tables.numeric_axes(part.runs)
+    for axis in axes:
+        tuning[f"by-{tables.short(axis, axes)}"] = plots.final_loss(part, axis=axis)
     for optimizer, (x, y) in tables.pairs(part.runs).items():
         tuning[f"map-{optimizer}"] = plots.heat_map(part, optimizer=optimizer, x=x, y=y)
     for optimizer in best["optimizer"]:

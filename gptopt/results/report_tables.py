@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptopt.results.load import records, swept
 from gptopt.results.page import Table
+from gptopt.results.select import brief
 from gptopt.results.stats import BASELINE
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def all_runs(runs: pd.DataFrame) -> Table:
     shown = overview(runs).drop(columns=["model", "dataset"])
     names = list(map(str, shown))
     rows = [[_cell(name, row[name]) for name in names] for row in records(shown)]
-    return Table([_short(name, names) for name in names], rows)
+    return Table([short(name, names) for name in names], rows)
 
 
 def best(found: pd.DataFrame) -> Table:
@@ -80,7 +81,7 @@ def best(found: pd.DataFrame) -> Table:
     rows = [
         [
             row["optimizer"],
-            f"{row['lr']:g}",
+            brief(row["lr"]),
             _join(" ± ", row["mean"], row["sd"]),
             str(row["n"]),
             _join(" to ", row["low"], row["high"]),
@@ -101,7 +102,7 @@ def ablation(data: pd.DataFrame) -> Table:
     head = ["setting", "value", "seeds", "validation loss ± sd", "gap", "95 % interval", "p"]
     rows = [
         [
-            _short(row["setting"], list(data["setting"])) or "best trial",
+            short(row["setting"], list(data["setting"])) or "best trial",
             _cell("", row["value"]),
             str(row["n"]),
             _join(" ± ", row["mean"], row["sd"]),
@@ -160,7 +161,7 @@ def pairs(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """
     found = {}
     for optimizer, mine in runs.groupby("optimizer"):
-        values = {column: mine[column].nunique() for column in swept(mine)}
+        values = {column: mine[column].nunique(dropna=False) for column in swept(mine)}
         values = {column: n for column, n in values.items() if n > 1}
         ranked = sorted(values, key=lambda column: (column != RATE, -values[column]))[:2]
         cells = len(mine.drop_duplicates(ranked)) if len(ranked) == 2 else 0
@@ -184,7 +185,7 @@ def is_diagnosed(runs: pd.DataFrame) -> bool:
 # --- cells --------------------------------------------------------------------------------------
 
 
-def _short(name: str, names: list[str]) -> str:
+def short(name: str, names: list[str]) -> str:
     """The last part of a dotted name, unless another one ends alike."""
     last = name.rpartition(".")[2]
     alike = {other for other in names if other.rpartition(".")[2] == last}

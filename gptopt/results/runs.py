@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -67,7 +68,7 @@ class Runs:
         """
         kinds = self.runs.drop_duplicates("workload")
         titles = [
-            f"{row['model']} on {row['dataset']}, {row['total_tokens']:,.0f} tokens"
+            f"{row['model']} on {row['dataset']}, {_count(row['total_tokens'])} tokens"
             for _, row in kinds.iterrows()
         ]
         parts = {}
@@ -75,6 +76,8 @@ class Runs:
             alike = kinds[[other == title for other in titles]]
             keys = [key for key in map(str, alike) if below(key, WORKLOAD) and _varies(alike[key])]
             marks = "".join(f", {key.rsplit('.', 1)[-1]}={row[key]}" for key in keys)
+            if title + marks in parts:  # such as a setting that is null here and absent there
+                marks += f", workload={row['workload']}"
             parts[title + marks] = self.only(self.runs["workload"] == row["workload"])
         return {title: parts[title] for title in sorted(parts)}
 
@@ -110,6 +113,10 @@ def settings_of(runs: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, Any]
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as dictionaries, by column."""
     return cast("list[dict[str, Any]]", frame.to_dict("records"))
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if math.isfinite(number) else "unknown"
 
 
 def _varies(column: pd.Series) -> bool:

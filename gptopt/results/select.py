@@ -59,7 +59,7 @@ class Selection:
         Raises:
             ValueError: A key is no column, or the end of several.
         """
-        return {key: _column(key, list(map(str, runs))) for key in self.wanted}
+        return {key: column_of(key, runs) for key in self.wanted}
 
     def mark(self, runs: pd.DataFrame) -> pd.Series:
         """True for each row of ``runs`` that fulfils all conditions.
@@ -93,7 +93,13 @@ class Selection:
         raise ValueError(f"{self.text}: no run fulfils all of it together.")
 
 
-def _column(key: str, columns: list[str]) -> str:
+def column_of(key: str, runs: pd.DataFrame) -> str:
+    """The column that ``key`` names or is the end of.
+
+    Raises:
+        ValueError: There is none, or several; the nearest ones are said.
+    """
+    columns = list(map(str, runs))
     if key in columns:
         return key
     ends = [column for column in columns if column.endswith(f".{key}")]
@@ -127,3 +133,8 @@ def shown(value: Any) -> str:
         return ABSENT
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     return f"{value:.12g}" if is_number else str(value)
+
+
+def brief(number: float) -> str:
+    """A number in six digits, or that it is absent: for sentences and labels."""
+    return ABSENT if math.isnan(number) else f"{number:g}"

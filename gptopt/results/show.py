@@ -11,6 +11,7 @@ from typing import Any
 from gptopt import layout
 from gptopt.files import read_json
 from gptopt.results.runs import Runs, records
+from gptopt.results.select import shown
 
 PLACES = ("paths.", "cluster.", "hydra.")
 """Settings that say where a run lies and starts, not what it is."""
@@ -39,17 +40,22 @@ def show(found: Runs) -> list[str]:
 
 def _progress(row: dict[str, Any]) -> Iterator[str]:
     reason = f": {row['reason']}" if row["reason"] else ""
-    yield (
-        f"{row['state']}{reason}, step {row['step']:g} of {row['max_steps']:g},"
-        f" {row['attempts']} attempt(s)"
-    )
-    if not math.isnan(row["final_val_loss"]):
-        yield (
-            f"validation loss: last {row['final_val_loss']:.4f}, best {row['best_val_loss']:.4f}"
-            f" at step {row['best_val_step']:g}; training loss: last {row['final_train_loss']:.4f}"
-        )
-    if not math.isnan(row["seconds"]):
-        yield f"{row['seconds']:.1f} s of training, {row['tokens_per_second']:,.0f} tokens/s"
+    of = f" of {shown(row['max_steps'])}" if _is_known(row["max_steps"]) else ""
+    yield f"{row['state']}{reason}, step {row['step']}{of}, {row['attempts']} attempt(s)"
+    losses = []
+    if _is_known(row["final_val_loss"]):
+        losses.append(f"validation loss: last {row['final_val_loss']:.4f}")
+    if _is_known(row["best_val_loss"]):
+        best = f"best {row['best_val_loss']:.4f} at step {shown(row['best_val_step'])}"
+        losses[-1] += f", {best}"
+    if _is_known(row["final_train_loss"]):
+        losses.append(f"training loss: last {row['final_train_loss']:.4f}")
+    if losses:
+        yield "; ".join(losses)
+    if _is_known(row["seconds"]):
+        pace = row["tokens_per_second"]
+        speed = f", {pace:,.0f} tokens/s" if _is_known(pace) else ""
+        yield f"{row['seconds']:.1f} s of training{speed}"
 
 
 def _asked(row: dict[str, Any]) -> Iterator[str]:
@@ -81,12 +87,12 @@ def _parameters(run: Path) -> Iterator[str]:
         groups: dict[tuple[Any, ...], list[int]] = {}
         for tensor in table:
             key = tuple(tensor[name] for name in ("rule", "role", "lr", "weight_decay"))
-            groups.setdefault(key, []).append(tensor["numel"])
-    except (TypeError, KeyError):
+            groups.setdefault(key, []).append(int(tensor["numel"]))
+    except (TypeError, KeyError, ValueError, OverflowError):
         return
     yield "parameters:"
     for (rule, role, lr, decay), sizes in groups.items():
         yield (
             f"  {rule} drives {sum(sizes):,} {role} parameters in {len(sizes)} tensors,"
-            f" lr {lr:g}, weight_decay {decay:g}"
+            f" lr {shown(lr)}, weight_decay {shown(decay)}"
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gptopt.results.runs import Runs, records
+from gptopt.results.select import brief, shown
 from gptopt.results.stats import best_trials, trials
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -32,7 +33,7 @@ def _best(part: Runs) -> list[str]:
     return [
         f"  {row['optimizer']:<{width}}  {row['mean']:.4f}"
         + (f" ± {row['sd']:.4f}" if math.isfinite(row["sd"]) else " " * 9)
-        + f"  n = {row['n']}  lr {row['lr']:g} of {len(row['rates'])}"
+        + f"  n = {row['n']}  lr {brief(row['lr'])} of {len(row['rates'])}"
         + (f"  EDGE: the {row['edge']}" if row["edge"] else "")
         for row in rows
     ]
@@ -51,7 +52,7 @@ def _run(row: dict[str, Any], part: Runs) -> str:
     losses = metrics["val_loss"].dropna().tolist() or metrics["train_loss"].dropna().tolist()
     last = f"{losses[-1]:.4f}" if losses else ""
     return (
-        f"  {row['optimizer']} {row['run_name']}  {row['step']:g}/{row['max_steps']:g}"
+        f"  {row['optimizer']} {row['run_name']}  {row['step']}/{shown(row['max_steps'])}"
         f"  {sparkline(losses)} {last}  {left(row['step'], row['max_steps'], row['seconds'])}"
     )
 

@@ -8,6 +8,9 @@ import pytest
 from gptopt.results.fairness import obstacles
 
 RUN: dict[str, Any] = {
+    "run_id": "a",
+    "trial": "a",
+    "seed": 0,
     "training.training_params.seed": 0,
     "model.config.n_layer": 2,
     "derived.total_tokens": 1000,
@@ -18,7 +21,8 @@ RUN: dict[str, Any] = {
 
 
 def between(of_a: dict[str, Any], of_b: dict[str, Any], *compared: str) -> list[str]:
-    return obstacles(pd.DataFrame([RUN | of_a]), pd.DataFrame([RUN | of_b]), compared=compared)
+    a, b = (pd.DataFrame([RUN | side]) for side in (of_a, {"run_id": "b", "trial": "b"} | of_b))
+    return obstacles(a, b, compared=compared)
 
 
 def test_equal_numbers_of_another_type_are_no_obstacle() -> None:
@@ -37,11 +41,17 @@ def test_fingerprints_that_are_unknown_are_no_obstacle() -> None:
     assert between({"run.fingerprints.init_weights": None}, {}) == []
 
 
+def test_a_run_that_tells_no_fingerprint_is_no_obstacle_among_others_that_do() -> None:
+    untold = {"run_id": "c", "run.fingerprints.eval": None}
+    side = pd.DataFrame([RUN, RUN | untold])
+    assert obstacles(side, pd.DataFrame([RUN | {"trial": "b"}]), compared=()) == []
+
+
 @pytest.mark.parametrize("column", ["init_weights", "data_order"])
 def test_other_seeds_may_start_elsewhere(column: str) -> None:
     other = {f"run.fingerprints.{column}": "other"}
     assert len(between(other, {})) == 1
-    assert between(other | {"training.training_params.seed": 1}, {}) == []
+    assert between(other | {"seed": 1, "training.training_params.seed": 1}, {}) == []
 
 
 def test_another_batch_size_reads_in_another_order() -> None:

@@ -82,7 +82,7 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 def test_a_report_of_unfinished_runs_says_so(tmp_path: Path) -> None:
     write_run(tmp_path / "a", configure("adamw", 0.1, 0), [], state="new")
     text = report(tmp_path, tmp_path / "report").with_suffix(".md").read_text()
-    assert "No run has ended yet." in text
+    assert "No run has ended with a validation loss." in text
     assert "Not finished, and not counted: 1 new." in text
 
 

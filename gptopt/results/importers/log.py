@@ -38,8 +38,13 @@ class Log:
 
 
 def rows_at(step: int, numbers: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The rows of what was logged at one step: a validation apart from the training."""
-    ours = {OURS.get(name, name): value for name, value in numbers.items()}
+    """The rows of what was logged at one step: a validation apart from the training.
+
+    Args:
+        numbers: By names of ``NAMES``; others stay out.
+    """
+    # of two names of one number the last one stays, which is the surest
+    ours = {OURS[name]: numbers[name] for name in reversed(OURS) if name in numbers}
     shared: dict[str, Any] = {"step": step}
     shared |= {name: ours[name] for name in ("tokens", "seconds") if name in ours}
     train = {name: ours[name] for name in ours if name not in ("val_loss", *shared)}

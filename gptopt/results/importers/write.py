@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import csv
 import hashlib
 import importlib
 import json
 import math
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,18 @@ FORMATS = {
     "tensorboard": "gptopt.results.importers.tensorboard",
 }
 """The module of each format."""
+DAMAGE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    OSError,
+    csv.Error,
+    struct.error,
+)
+"""What reading a file that is no log, or a damaged one, may raise."""
 NAMED = ("model.name", "data.name", "optimizer.optimizer_params.name")
 
 
@@ -42,8 +56,8 @@ def import_runs(kind: str, path: Path, out: Path, *, settings: Mapping[str, Any]
         The imported runs.
 
     Raises:
-        ValueError: An unknown format, no log, a file that is none (nothing is written then),
-            or another run in the place of one.
+        ValueError: An unknown format, no log, a file that is none, a setting that lies above
+            another one (nothing is written then), or another run in the place of one.
     """
     if kind not in FORMATS:
         raise ValueError(f"{kind!r} is no format that can be imported: {', '.join(FORMATS)}.")
@@ -52,7 +66,7 @@ def import_runs(kind: str, path: Path, out: Path, *, settings: Mapping[str, Any]
     for file in _files(path, reader.PATTERNS):
         try:
             logs += [(file, log) for log in reader.read(file)]
-        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        except DAMAGE as error:
             raise ValueError(f"{file}: no log of {kind}: {error}") from error
     if not logs:
         raise ValueError(f"{path}: no file {' or '.join(reader.PATTERNS)}.")
@@ -112,6 +126,8 @@ def _end(run: Path, log: Log) -> None:
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
     root: dict[str, Any] = {}
     for key, value in leaves.items():
+        if inner := next((other for other in leaves if other.startswith(f"{key}.")), None):
+            raise ValueError(f"{key}={value}: it takes no value itself; write such as {inner}=….")
         *nodes, leaf = key.split(".")
         place = root
         for node in nodes:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gptopt.results.load import Runs, records
-from gptopt.results.stats import BASELINE, best_trials, trials
+from gptopt.results.stats import BASELINE, best_trials, outcome, trials
 from gptopt.results.stats.fits import fit_power_law
 from gptopt.results.stats.fits import speed_up as speed_up_of
 from gptopt.results.stats.targets import R_MAX, Cost, median_interval, to_target
@@ -95,7 +95,7 @@ def performance_profile(found: Runs, *, cost: Cost = "step") -> Plot:
         target = max(base.iloc[0]) if len(base) else math.inf
         if not math.isfinite(target):
             continue
-        reached = to_target(part, target, cost=cost)
+        reached = to_target(part.only(outcome(part.runs).notna()), target, cost=cost)
         costs[title] = {
             row["optimizer"]: median_interval(
                 reached.loc[reached["trial"] == row["trial"], "reached"].tolist()

@@ -63,15 +63,17 @@ def cost_and_quality(runs: Runs) -> Plot:
     Returns:
         Data: optimizer, lr, seconds (steps times the fastest quartile of the milliseconds of a
         step, over all runs that do the work of the best trial), mean, low, high; fastest first.
+        Without optimizers whose best trial diverged or whose runs tell no time.
     """
     best = best_trials(trials(runs.runs))
     times = step_times(runs)
     quartile = times.groupby("work")["step_ms"].quantile(0.25)
     mine = runs.runs.set_index("run_id").loc[times.index]
-    seconds = times["work"].map(quartile) * mine["max_steps"] / 1e3
+    seconds = times["work"].map(quartile).astype(float) * mine["max_steps"] / 1e3
     by_trial = seconds.groupby(mine["trial"]).min()
-    best = best[best["mean"] < math.inf].assign(seconds=best["trial"].map(by_trial))
-    data = best[["optimizer", "lr", "seconds", "mean", "low", "high"]].sort_values("seconds")
+    best = best.assign(seconds=best["trial"].map(dict(by_trial)).astype(float))
+    known = best[(best["mean"] < math.inf) & best["seconds"].notna()]
+    data = known[["optimizer", "lr", "seconds", "mean", "low", "high"]].sort_values("seconds")
     figure, axes = new_axes("training time (s)", "final validation loss (nats per token)")
     for row in records(data):
         style = look(row["optimizer"])
@@ -90,5 +92,6 @@ def cost_and_quality(runs: Runs) -> Plot:
         data.reset_index(drop=True),
         "Final validation loss of each optimizer's best trial, mean over seeds, against its "
         "training time undisturbed: steps times the fastest quartile of the milliseconds of a "
-        "step, over all runs that do the same work; line: 95 % interval. Lower left is better.",
+        "step, over all runs that do the same work; line: 95 % interval. Lower left is better. "
+        "An optimizer without a finite loss or a time has no point.",
     )

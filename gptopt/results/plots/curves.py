@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from gptopt.results.load import Runs, records
+from gptopt.results.select import brief
 from gptopt.results.stats import best_trials, trials
 from gptopt.results.style import (
     Plot,
@@ -144,7 +146,7 @@ def _draw_means(
             ls=style.dash,
             lw=1.6,
             gid=f"mean {row['optimizer']}",
-            label=f"{row['optimizer']}, lr {row['lr']:g}",
+            label=f"{row['optimizer']}, lr {brief(row['lr'])}",
         )
         means.append(mean.reset_index().assign(optimizer=row["optimizer"], lr=row["lr"]))
     return means
@@ -159,8 +161,10 @@ def _mean_over_seeds(trial: pd.DataFrame, x: str, loss: str) -> pd.DataFrame:
 
 
 def _settled(means: list[pd.DataFrame]) -> list[float]:
-    """The highest loss of each mean once it has settled."""
-    return [mean.loc[mean["x"] >= SETTLED * mean["x"].max(), "loss"].max() for mean in means]
+    """The highest finite loss of each mean once it has settled."""
+    settled = [mean.loc[mean["x"] >= SETTLED * mean["x"].max(), "loss"] for mean in means]
+    finite = [losses[losses < math.inf] for losses in settled]
+    return [losses.max() for losses in finite if len(losses)]
 
 
 def _what(x: XAxis, loss: Loss, smooth: int) -> str:

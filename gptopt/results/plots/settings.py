@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from gptopt.results.load import Runs, records, swept
+from gptopt.results.select import ABSENT, brief, column_of, shown
 from gptopt.results.stats import best_trials, edge, outcome, trials
 from gptopt.results.stats.significance import difference
 from gptopt.results.style import (
@@ -41,10 +43,13 @@ def final_loss(runs: Runs, *, axis: str = RATE) -> Plot:
     Args:
         runs: Of one workload.
         axis: Column of a number, such as the weight decay; at each value the best trial counts,
-            whatever else it was run with. Optimizers without it are left out.
+            whatever else it was run with. Runs without it are left out; the caption tells how many.
 
     Returns:
         Data: a row per run that ended: run_id, optimizer, value, seed, loss (infinite: diverged).
+
+    Raises:
+        ValueError: There is no such column.
     """
     tried = _with_value(runs, axis)
     best = {row["optimizer"]: row for row in records(best_trials(tried))}
@@ -87,7 +92,8 @@ def final_loss(runs: Runs, *, axis: str = RATE) -> Plot:
         f"Final validation loss against {_name(axis)}. A marker per run; lines go through the "
         "mean over seeds of the best trial at each value; a ring marks the best mean, and an "
         "arrow at it says that it is the lowest or highest value tried, so that a better one "
-        "may lie beyond. Crosses are diverged runs, triangles on top lie above the axis.",
+        "may lie beyond. Crosses are diverged runs, triangles on top lie above the axis."
+        + _left_out(runs, len(data)),
     )
 
 
@@ -101,22 +107,26 @@ def heat_map(runs: Runs, *, optimizer: str, x: str, y: str) -> Plot:
         x, y: Columns of settings; of trials that agree in both, the best one counts.
 
     Returns:
-        Data: a row per cell: x, y, mean (infinite: diverged), n (seeds).
+        Data: a row per cell: x, y (null where absent), mean (infinite: diverged), n (seeds).
+
+    Raises:
+        ValueError: There is no such column.
     """
     import numpy as np
 
     tried = trials(runs.only(runs.runs["optimizer"] == optimizer).runs)
-    values = runs.runs.drop_duplicates("trial").set_index("trial")
-    tried = tried.assign(x=tried["trial"].map(values[x]), y=tried["trial"].map(values[y]))
-    ended = tried[tried["n"] > 0].dropna(subset=["x", "y"]).sort_values("mean", kind="stable")
+    tried = tried.assign(x=_levels(runs, x, tried), y=_levels(runs, y, tried))
+    ended = tried[tried["n"] > 0].sort_values("mean", kind="stable")
     data = ended.drop_duplicates(["x", "y"])[["x", "y", "mean", "n"]].reset_index(drop=True)
-    grid = data.pivot(index="y", columns="x", values="mean")
-    height = 1.2 + 0.34 * len(grid)
+    rows, columns = (sorted(set(data[name]), key=_size) for name in ("y", "x"))
+    cells = data.set_index(["y", "x"])["mean"].to_dict()
+    grid = np.array([[cells.get((row, column), math.nan) for column in columns] for row in rows])
+    height = 1.2 + 0.34 * len(rows)
     figure, axes = new_axes(_name(x), _name(y), height=height)
-    shades = np.ma.masked_invalid(grid.to_numpy(dtype=float))
+    shades = np.ma.masked_invalid(grid.reshape(len(rows), len(columns)))
     low, high = lowest(data["mean"]), without_outliers(data["mean"])
     image = axes.imshow(shades, cmap="Blues_r", vmin=low, vmax=high, aspect="auto")
-    for (row, column), value in np.ndenumerate(grid.to_numpy(dtype=float)):
+    for (row, column), value in np.ndenumerate(grid):
         if math.isnan(value):
             continue
         text = f"{value:.3f}" if math.isfinite(value) else "diverged"
@@ -124,9 +134,9 @@ def heat_map(runs: Runs, *, optimizer: str, x: str, y: str) -> Plot:
         weight = "bold" if value == low else "normal"
         tone: dict[str, Any] = {"color": "white" if dark else "black", "size": 7, "weight": weight}
         axes.text(column, row, text, ha="center", va="center", **tone)
-    turned = 30 if len(grid.columns) > MOST_LEVEL_TICKS else 0
-    axes.set_xticks(range(len(grid.columns)), list(map(str, grid.columns)), rotation=turned)
-    axes.set_yticks(range(len(grid.index)), list(map(str, grid.index)))
+    turned = 30 if len(columns) > MOST_LEVEL_TICKS else 0
+    axes.set_xticks(range(len(columns)), list(map(shown, columns)), rotation=turned)
+    axes.set_yticks(range(len(rows)), list(map(shown, rows)))
     axes.grid(visible=False)
     figure.colorbar(
         image, ax=axes, label="loss", extend="max" if high < data["mean"].max() else None
@@ -158,7 +168,7 @@ def best_per_optimizer(runs: Runs) -> Plot:
         axes.plot(row["losses"], [place] * row["n"], "o", ms=4, color=style.colour, mfc="white")
         axes.plot(row["mean"], place, "|", ms=13, mew=2, color=style.colour, gid=row["optimizer"])
     seeds = data["losses"].explode().astype(float)
-    names = [f"{r['optimizer']}, lr {r['lr']:g}" for r in records(data)]
+    names = [f"{r['optimizer']}, lr {brief(r['lr'])}" for r in records(data)]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -235,10 +245,14 @@ def _one_at_a_time(
 
 
 def _place(row: dict[str, Any]) -> tuple[str, bool, float, str]:
-    """The base first, then by setting, numbers by their size."""
-    value = row["value"]
-    is_number = isinstance(value, (int, float))
-    return row["setting"], not is_number, value if is_number else 0.0, str(value)
+    """The base first, then by setting and ``_size``."""
+    return row["setting"], *_size(row["value"])
+
+
+def _size(value: Any) -> tuple[bool, float, str]:
+    """Numbers by their size, then texts."""
+    is_number = isinstance(value, Real) and not math.isnan(value)
+    return not is_number, float(value) if is_number else 0.0, str(value)
 
 
 def _draw_gaps(data: pd.DataFrame, optimizer: str) -> Figure:
@@ -254,7 +268,7 @@ def _draw_gaps(data: pd.DataFrame, optimizer: str) -> Figure:
         axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.2)
         axes.plot(row["gap"], place, "o", ms=4, color=colour)
     axes.axvline(0, color="#777777", lw=0.9)
-    names = [f"{_name(row['setting'])} {row['value']}" for row in records(changed)]
+    names = [f"{_name(row['setting'])} {shown(row['value'])}" for row in records(changed)]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     low = lowest([0.0, *changed["gap"]])
@@ -270,14 +284,36 @@ def _name(column: str) -> str:
 
 def _with_value(runs: Runs, axis: str) -> pd.DataFrame:
     """The trials with their value of ``axis``, without those that have none."""
-    values = runs.runs.drop_duplicates("trial").set_index("trial")[axis]
     found = trials(runs.runs)
-    return _numbered(found.assign(value=found["trial"].map(values)))
+    return _numbered(found.assign(value=_of_trials(runs, axis, found)))
+
+
+def _of_trials(runs: Runs, axis: str, found: pd.DataFrame) -> pd.Series:
+    """What each of ``found`` has in a column of the table of runs."""
+    one_each = runs.runs.drop_duplicates("trial").set_index("trial")
+    return found["trial"].map(dict(one_each[_column(axis, runs)]))
+
+
+def _levels(runs: Runs, axis: str, found: pd.DataFrame) -> pd.Series:
+    """The same with a text for what is absent, so that it is a value as others are."""
+    values = _of_trials(runs, axis, found).astype(object)
+    return values.where(values.notna(), ABSENT)
+
+
+def _column(axis: str, runs: Runs) -> str:
+    """The column of ``axis``; that of the learning rate is always there."""
+    return "lr" if axis == RATE else column_of(axis, runs.runs)
+
+
+def _left_out(runs: Runs, shown_runs: int) -> str:
+    """A sentence on the runs that have a result and no number there."""
+    count = int(outcome(runs.runs).notna().sum()) - shown_runs
+    return f" Not shown: {count} run(s) without a number there." if count else ""
 
 
 def _outcomes(runs: Runs, axis: str) -> pd.DataFrame:
     keys = runs.runs[["run_id", "optimizer", "seed", "state"]]
-    data = keys.assign(value=runs.runs[axis], loss=outcome(runs.runs))
+    data = keys.assign(value=runs.runs[_column(axis, runs)], loss=outcome(runs.runs))
     return _numbered(data).dropna(subset=["loss"])
 
 

@@ -34,7 +34,7 @@ def _kinds(tried: Sequence[Trial], names: Sequence[str], *, ratios: bool) -> set
     return {
         tuple(
             f"{one['settings'][name] / one['lr']:.6g}"
-            if ratios and _is_rate(name) and _are_numbers(name, (one,))
+            if ratios and one["lr"] and _is_rate(name) and _are_numbers(name, (one,))
             else str(one["settings"][name])
             for name in names
         )

@@ -90,13 +90,18 @@ def outcome(runs: pd.DataFrame) -> pd.Series:
 def seeds_of(runs: pd.DataFrame) -> pd.Series:
     """What is the same for runs of the same seed: (seed, seed of the data).
 
-    A run of an unknown seed shares it with none.
+    A run of an unknown seed shares it with none, and a further one of the same trial and seed, as
+    imported runs may be, with the further ones of other trials: (seed, seed of the data, 1).
     """
     import pandas as pd
 
     data = runs.get("derived.data_seed", runs["seed"]).fillna(runs["seed"])
-    pairs = zip(runs["seed"], data, runs["run_id"], strict=True)
-    keys = [(seed, of_data) if seed == seed else (run_id,) for seed, of_data, run_id in pairs]
+    again = runs.assign(of_data=data).groupby(["trial", "seed", "of_data"], dropna=False).cumcount()
+    rows = zip(runs["seed"], data, again, runs["run_id"], strict=True)
+    keys: list[tuple[Any, ...]] = [
+        (seed, of_data, *([nth] if nth else [])) if seed == seed else (run_id,)
+        for seed, of_data, nth, run_id in rows
+    ]
     return pd.Series(keys, index=runs.index, dtype=object)
 
 

@@ -33,14 +33,24 @@ def to_target(runs: Runs, target: float, *, cost: Cost) -> pd.DataFrame:
     Returns:
         run_id, optimizer, trial, lr, seed, state, reached (inf for a run that did not get
         there) and spent (by the last row: a run that has not ended may still get there).
+
+    Raises:
+        ValueError: A run that got there does not tell its cost.
     """
     known = runs.runs[["run_id", "optimizer", "trial", "lr", "seed", "state", "flops_per_token"]]
     column = "tokens" if cost == "flops" else cost
     spent = runs.metrics.groupby("run_id", observed=True)[column].max()
     hits = _crossings(runs.metrics, column, target)
     scale = known["flops_per_token"] if cost == "flops" else 1.0
+    reached = known["run_id"].map(dict(hits)).astype(float) * scale
+    got_there = known["run_id"].isin(hits.index)
+    if untold := int((got_there & reached.isna()).sum()):
+        raise ValueError(
+            f"{untold} of {len(known)} runs do not tell their {cost}: choose another cost, such as"
+            " step, which every run tells."
+        )
     found = known.assign(
-        reached=known["run_id"].map(dict(hits)).astype(float).fillna(math.inf) * scale,
+        reached=reached.where(got_there, math.inf),
         spent=known["run_id"].map(dict(spent)).astype(float) * scale,
     )
     return found.drop(columns="flops_per_token")
