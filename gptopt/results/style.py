@@ -239,6 +239,10 @@ def draw_floor(axes: Axes, floor: float, *, upright: bool = False) -> None:
 def add_legend(figure: Figure, axes: Axes) -> None:
     """A legend above the axes, where it covers nothing."""
     handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        columns = min(2 if max(map(len, labels)) > LONG_LABEL else 3, len(handles))
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+    columns = min(2 if max(map(len, labels), default=0) > LONG_LABEL else 3, len(handles))
+    while columns:
+        legend = figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
+        columns -= 1

@@ -215,6 +215,15 @@ def test_a_completed_run_whose_last_losses_are_infinite_is_drawn(tmp_path: Path)
         assert plot(runs, x="step", loss="val_loss").render("png")
 
 
+def test_a_legend_of_long_names_ends_inside_the_figure(tmp_path: Path) -> None:
+    for number in range(4):
+        write_rival(tmp_path, f"plugin_of_somebody.WithALongNameOfAClass{number}", {0.1: [2.0]})
+    figure = plots.tuned_curves(load(tmp_path), x="step", loss="val_loss").figure
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_a_run_that_was_never_evaluated_is_told(tmp_path: Path) -> None:
     write_run(tmp_path / "a", configure("adamw", 0.1, 0), [[start_row(1, 0), train_row(200, 2.0)]])
     told = "Completed without a validation loss, and not counted: 1 run(s)."
