@@ -248,8 +248,10 @@ def _lost(runs: pd.DataFrame) -> list[str]:
     untold = ((runs["state"] == "completed") & runs["final_val_loss"].isna()).sum()
     if untold:
         found.append(f"Completed without a validation loss, and not counted: {untold} run(s).")
-    failed = runs.loc[runs["state"] == "failed", "reason"].value_counts()
-    found += [f"{n} run(s) failed and are not counted: {why}." for why, n in failed.items()]
+    failed = runs.loc[runs["state"] == "failed", "reason"].replace("", "no reason is told")
+    found += [
+        f"{n} run(s) failed and are not counted: {why}." for why, n in failed.value_counts().items()
+    ]
     ended = runs["state"].isin(["completed", "diverged", "failed"])
     unfinished = runs.loc[~ended, "state"].value_counts()
     if len(unfinished):

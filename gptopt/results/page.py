@@ -157,7 +157,9 @@ def _markdown(block: Block) -> str:
             return "\n".join(f"> - {item}" for item in items)
         case Table(head, rows):
             lines = [head, ["---"] * len(head), *rows]
-            escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+            escaped = (
+                [" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines
+            )
             return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
         case Image(_, stem, caption):
             return f"![]({stem}.png)\n\n{caption} [PDF]({stem}.pdf)"

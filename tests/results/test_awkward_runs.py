@@ -215,6 +215,24 @@ def test_a_completed_run_whose_last_losses_are_infinite_is_drawn(tmp_path: Path)
         assert plot(runs, x="step", loss="val_loss").render("png")
 
 
+@pytest.mark.parametrize(
+    ("reason", "told", "cell"),
+    [("", "no reason is told", ""), ("a\nb|c", "a\nb|c", "a b\\|c")],
+)
+def test_a_failure_is_told_whatever_its_reason(
+    tmp_path: Path, reason: str, told: str, cell: str
+) -> None:
+    write_rival(tmp_path / "runs", "adamw", {0.1: [2.0]})
+    (run,) = write_rival(tmp_path / "runs", "muon", {0.1: [2.0]}, state="failed")
+    marker = {"state": "failed", "reason": reason, "step": 10, "attempt": 1}
+    (run / layout.TERMINAL["failed"]).write_text(json.dumps(marker))
+    said = warnings(load(tmp_path / "runs").runs)
+    assert f"1 run(s) failed and are not counted: {told}." in said
+    report(tmp_path / "runs", tmp_path / "report")
+    rows = (tmp_path / "report" / "report.md").read_text().splitlines()
+    assert f"| muon | lr-0.1-seed-0 | failed | {cell} |" in rows
+
+
 def test_a_legend_of_long_names_ends_inside_the_figure(tmp_path: Path) -> None:
     for number in range(4):
         write_rival(tmp_path, f"plugin_of_somebody.WithALongNameOfAClass{number}", {0.1: [2.0]})
