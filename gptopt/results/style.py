@@ -13,6 +13,7 @@ import itertools
 import math
 import statistics
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,14 +173,27 @@ def set_limits(
             axis.set_major_formatter(EngFormatter(sep=""))
 
 
-def on_top(axes: Axes, places: Iterable[float], height: float, shown: dict[str, Any]) -> None:
-    """Markers on the top margin; those of one place stand side by side."""
+def on_top(
+    axes: Axes,
+    places: Iterable[float],
+    height: float,
+    placed: Counter[float],
+    shown: dict[str, Any],
+) -> None:
+    """Markers on the top margin; those of one place stand side by side.
+
+    Args:
+        axes: Where.
+        places: Horizontal ones.
+        height: As a part of that of the axes.
+        placed: How many stand at each place of this height; is counted on.
+        shown: How a marker looks.
+    """
     from matplotlib.transforms import ScaledTranslation
 
-    placed: dict[float, int] = {}
     for place in places:
-        shift = 5 * placed.get(place, 0) / 72
-        placed[place] = placed.get(place, 0) + 1
+        shift = 5 * placed[place] / 72
+        placed[place] += 1
         aside = ScaledTranslation(shift, 0, axes.figure.dpi_scale_trans)
         above = axes.get_xaxis_transform() + aside
         axes.plot(place, height, ls="none", ms=4.5, transform=above, clip_on=False, **shown)

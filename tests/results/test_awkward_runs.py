@@ -206,6 +206,18 @@ def test_optimizers_that_all_diverged_are_reported_and_compared(tmp_path: Path) 
     assert "nan" not in said
 
 
+def test_diverged_runs_of_all_optimizers_are_seen_on_an_upright_axis(tmp_path: Path) -> None:
+    for optimizer in ("adamw", "muon"):
+        write_rival(tmp_path, optimizer, {0.1: [2.5, 2.6]}, state="diverged")
+    runs = load(tmp_path)
+    figure = plots.final_loss(runs).figure
+    figure.canvas.draw()
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert len({line.get_window_extent().x0 for line in crosses}) == 4
+    low, high = plots.best_of_k(runs).figure.axes[0].get_ylim()
+    assert low < high
+
+
 def test_a_completed_run_whose_last_losses_are_infinite_is_drawn(tmp_path: Path) -> None:
     for seed in range(2):
         rows = [start_row(1, 0), eval_row(10, 5.0), eval_row(190, "inf"), eval_row(200, "inf")]

@@ -58,7 +58,8 @@ def best_of_k(runs: Runs) -> Plot:
         axes.plot(k, losses, lw=1.2, label=optimizer, gid=str(optimizer), **shown)
         parts.append(pd.DataFrame({"optimizer": optimizer, "k": k, "loss": losses}))
     data = pd.concat([pd.DataFrame(columns=["optimizer", "k", "loss"]), *parts])
-    top = without_outliers(found.loc[found["mean"] < math.inf, "mean"])
+    finite = found.loc[found["mean"] < math.inf, "mean"]
+    top = without_outliers(finite if len(finite) else data["loss"])
     set_limits(axes, None, (lowest(data["loss"]), top))
     whole_steps(axes)
     add_legend(figure, axes)

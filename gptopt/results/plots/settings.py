@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def final_loss(runs: Runs, *, axis: str = RATE) -> Plot:
     data = _outcomes(runs, axis)
     top = without_outliers(data["loss"])
     figure, axes = new_axes(_name(axis), FINAL)
+    higher_at, lost_at = Counter[float](), Counter[float]()
     for optimizer in sorted(set(data["optimizer"])):
         mine = data[data["optimizer"] == optimizer]
         style = look(optimizer)
@@ -67,9 +69,11 @@ def final_loss(runs: Runs, *, axis: str = RATE) -> Plot:
         axes.plot(mean.index, mean, c=style.colour, ls=style.dash, lw=1, gid=f"mean {optimizer}")
         axes.plot([], [], ls=style.dash, label=optimizer, **shown)
         off = mine[(mine["loss"] > top) & (mine["loss"] < math.inf)]
-        on_top(axes, off["value"], 0.88, {"mfc": "none", "mec": style.colour, "marker": "^"})
+        on_top(
+            axes, off["value"], 0.88, higher_at, {"mfc": "none", "mec": style.colour, "marker": "^"}
+        )
         crossed = mine[mine["loss"] == math.inf]
-        on_top(axes, crossed["value"], 0.96, {"color": style.colour, "marker": "x"})
+        on_top(axes, crossed["value"], 0.96, lost_at, {"color": style.colour, "marker": "x"})
         row = best[optimizer]
         if row["mean"] < math.inf:
             axes.plot(row["value"], row["mean"], "o", ms=9, mfc="none", mec=style.colour)
