@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptopt import files
+from gptopt.results.select import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table: Any table of this package.
         path: Ends in .csv, .parquet (needs pyarrow) or .tex (a booktabs tabular, texts escaped).
             Replaced when it exists, its directory is made. CSV keeps every bit of a number, LaTeX
-            four significant digits.
+            four significant digits; in Parquet a column of numbers and texts is one of texts.
 
     Raises:
         ValueError: Another suffix, or Parquet without pyarrow.
@@ -45,13 +46,21 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 def _write_parquet(table: pd.DataFrame, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
+    # a column has one type there
+    mixed = {str(name): column.map(shown) for name, column in table.items() if _is_mixed(column)}
     try:
-        table.to_parquet(temporary, index=False)
+        table.assign(**mixed).to_parquet(temporary, index=False)
         temporary.replace(path)
     except ImportError as error:
         raise ValueError(f"{path}: Parquet needs pyarrow: pip install pyarrow.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_mixed(column: pd.Series) -> bool:
+    """Whether numbers, texts, and true and false stand side by side."""
+    kinds = {bool: "switch", str: "text"}
+    return column.dropna().map(lambda value: kinds.get(type(value), "number")).nunique() > 1
 
 
 def _latex(table: pd.DataFrame) -> str:

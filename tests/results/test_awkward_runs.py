@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +19,7 @@ from gptopt import layout
 from gptopt.cli import main
 from gptopt.results import Runs, load, plots, report
 from gptopt.results.compare import compare
+from gptopt.results.export import write_table
 from gptopt.results.fairness import warnings
 from gptopt.results.importers import import_runs
 from gptopt.results.next import propose
@@ -318,3 +320,12 @@ def test_a_table_makes_its_directory_and_a_report_names_what_is_in_its_way(tmp_p
     way = str(tmp_path / "file")
     answer = CliRunner().invoke(main, ["results", "report", str(runs), "-o", way])
     assert (answer.exit_code, answer.output) == (73, f"{way}/figures: Not a directory.\n")
+
+
+def test_numbers_and_texts_of_one_column_are_texts_in_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame({"clip": [0.5, "auto", None], "lr": [0.1, 0.2, 0.3]})
+    write_table(table, tmp_path / "table.parquet")
+    read = pd.read_parquet(tmp_path / "table.parquet")
+    assert read["clip"].tolist() == ["0.5", "auto", "null"]
+    assert read["lr"].tolist() == [0.1, 0.2, 0.3]
