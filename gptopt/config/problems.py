@@ -43,9 +43,10 @@ class ConfigError(ValueError):
 
 
 def nearest(given: str, choices: Iterable[str]) -> str:
-    """`` Did you mean 'muon'?`` or, when nothing is close, an empty string."""
-    close = difflib.get_close_matches(given, list(choices), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """`` Did you mean 'muon'?`` or, when nothing is close, an empty string; case is no matter."""
+    folded = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(given.lower(), list(folded), n=1, cutoff=0.6)
+    return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def unknown_key(

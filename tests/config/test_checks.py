@@ -129,6 +129,11 @@ def test_the_nearest_choice_is_named_only_when_it_is_near():
     assert nearest("zzz", ["lr", "momentum"]) == ""
 
 
+def test_the_nearest_choice_is_the_one_that_differs_in_case_alone():
+    assert nearest("adamW", ["adam", "adamw"]) == " Did you mean 'adamw'?"
+    assert nearest("muon", ["Muon", "NorMuon"]) == " Did you mean 'Muon'?"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(None, "null"), (True, "true"), (0.001, "0.001"), ("a b", "'a b'"), ([1, "x"], "[1, 'x']")],
