@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from gptopt import files, layout
+from gptopt.config.problems import ConfigError, Problem
 from gptopt.lease import Lease
 from gptopt.state import ExitCode
 
@@ -206,6 +207,26 @@ def load(directory: Path, *, rank: int = 0) -> Loaded:
         if own.exists():
             state |= torch.load(own, map_location="cpu", weights_only=True)
     return Loaded(directory, manifest["step"], state)
+
+
+def set_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], origin: str) -> None:
+    """Gives ``model`` the ``weights`` of a checkpoint; ``origin`` names it in the message.
+
+    Raises:
+        ConfigError: They are those of another model.
+    """
+    here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    there = {name: tuple(value.shape) for name, value in weights.items()}
+    unlike = [name for name in here | there if here.get(name) != there.get(name)]
+    if unlike:
+        first = unlike[0]
+        message = (
+            f"{origin}: it holds the weights of another model: {first} is"
+            f" {there.get(first, 'missing')} there and {here.get(first, 'missing')} here;"
+            f" {len(unlike)} of {len(here | there)} differ. Give model.config as it was there."
+        )
+        raise ConfigError([Problem("checkpoint", message)])
+    model.load_state_dict(weights)
 
 
 def rank_file(rank: int) -> str:

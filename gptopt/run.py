@@ -27,7 +27,7 @@ import yaml
 
 from gptopt import files, layout
 from gptopt.config.checks import RESUME_WORDS
-from gptopt.config.identity import run_directory
+from gptopt.config.identity import run_directory, run_id
 from gptopt.config.problems import ConfigError, Problem
 from gptopt.config.schema import Config
 from gptopt.config.solver import Derived, derive
@@ -73,12 +73,14 @@ def train(config: Config) -> RunResult:
     """Trains ``config`` in its run directory, from wherever an earlier attempt left it.
 
     Raises:
-        ConfigError: The numbers contradict each other on this machine or corpus.
+        ConfigError: The numbers contradict each other on this machine or corpus; or ``config``
+            is no longer the run that it was composed as.
         gptopt.data.DataError: The data is missing, damaged or too small.
         BusyError: Another process runs it.
         CannotCreateError: The directory cannot be made.
         gptopt.checkpoint.StorageError: State can no longer be saved, or none can be loaded.
     """
+    _check_unchanged(config)
     log.setLevel(config.logging.logging_params.level.upper())
     run = run_directory(config)
     is_main = os.environ.get("RANK", "0") == "0"
@@ -186,6 +188,17 @@ def exit_code_of(error: BaseException) -> ExitCode:
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return ExitCode.STORAGE
     return ExitCode.CRASH
+
+
+def _check_unchanged(config: Config) -> None:
+    """Refuses a configuration whose directory is that of another run."""
+    if run_id(dataclasses.asdict(config)) != config.run_id:
+        message = (
+            f"the configuration was changed after compose() made it, and {config.paths.run_name}"
+            " is another run. Compose it with the change:"
+            ' gptopt.compose([..., "optimizer.optimizer_params.lr=0.02"]).'
+        )
+        raise ConfigError([Problem("", message)])
 
 
 def _check_paths(config: Config) -> None:

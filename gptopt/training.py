@@ -134,7 +134,8 @@ def _fit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if config.checkpoint.init_from and resume_from is None:
         initial = checkpoint.load(Path(config.checkpoint.init_from).expanduser())
-        model.load_state_dict(initial.state.get("eval_model") or initial.state["model"])
+        weights = initial.state.get("eval_model") or initial.state["model"]
+        checkpoint.set_weights(model, weights, f"checkpoint.init_from={initial.path}")
         log.info("initial weights from %s", initial.path)
 
     # --- optimizer, data ------------------------------------------------------------------------
@@ -169,7 +170,7 @@ def _fit(
         saved = checkpoint.load(resume_from, rank=world.rank).state
         now = Progress(**saved["progress"])
         if load.model:
-            model.load_state_dict(saved["model"])
+            checkpoint.set_weights(model, saved["model"], f"the checkpoint {resume_from}")
         if load.optimizer:
             optimizer.load_state_dict(saved["optimizer"])
             precision.scaler.load_state_dict(saved["scaler"])

@@ -18,6 +18,7 @@ from tiny import (
     in_step,
     marker,
     result,
+    rows,
     snapshot,
     start,
     state_file,
@@ -144,6 +145,23 @@ def test_the_api_and_the_command_line_resolve_to_the_same(tmp_path):
         assert texts[0].replace(f"{tmp_path}/a", f"{tmp_path}/b") == texts[1]
     asked = [set(yaml.safe_load((run / layout.OVERRIDES).read_text())) for run in (a, b)]
     assert asked[0] ^ asked[1] == {f"paths.output_dir={tmp_path}/{name}" for name in "ab"}
+
+
+def test_a_configuration_that_was_changed_after_compose_is_no_result_of_the_first(tmp_path):
+    config = tiny(tmp_path, SHORT)
+    gptopt.train(config)
+    config.optimizer.optimizer_params["lr"] *= 2
+    with pytest.raises(ConfigError, match=r"changed after compose\(\) made it"):
+        gptopt.train(config)
+
+
+def test_a_configuration_may_be_changed_in_what_is_not_its_identity(tmp_path):
+    config = tiny(tmp_path, SHORT)
+    config.logging.logging_params.log_interval = 2
+    config.checkpoint.save_interval = 3
+    run = gptopt.train(config).run
+    steps = [row["step"] for row in rows(run) if "train_loss" in row]
+    assert steps == [1, 2, 4]
 
 
 # --- +force -------------------------------------------------------------------------------------

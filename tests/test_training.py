@@ -14,6 +14,7 @@ from tiny import checkpoints, in_step, marker, result, rows, stopped_at, tiny
 
 import gptopt
 from gptopt import checkpoint, gradient, layout, training
+from gptopt.config.problems import ConfigError
 from gptopt.data import DataError, open_corpus
 from gptopt.data.batch import Reading
 from gptopt.data.loader import Loader
@@ -355,6 +356,19 @@ def test_init_from_takes_the_weights_alone(tmp_path):
     (path / checkpoint.STATE).unlink()
     (path / layout.MANIFEST).unlink()
     assert gptopt.train(config).state == "completed"
+
+
+@pytest.mark.parametrize("key", ["init_from", "resume"])
+def test_weights_of_another_model_are_refused_by_name_and_shape(tmp_path, key):
+    other = stopped_at(tiny(tmp_path / "other"), 9)
+    path = layout.checkpoint_dir(other, 9)
+    config = tiny(tmp_path / "this", f"checkpoint.{key}={path}", "model.config.n_embd=64")
+    with pytest.raises(ConfigError) as raised:
+        gptopt.train(config)
+    said = str(raised.value)
+    # 256 token ids of the grammar's bytes, n_embd 32 there and 64 here
+    assert f"{path}: it holds the weights of another model: " in said
+    assert "is (256, 32) there and (256, 64) here" in said
 
 
 def test_the_number_of_threads_is_the_one_asked_for_and_its_change_is_said(tmp_path):
