@@ -22,10 +22,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gptopt import layout
-from gptopt.config.compose import compose, compose_all
+from gptopt.config.compose import compose, compose_all, for_sweeper
 from gptopt.config.identity import run_directory
 from gptopt.config.problems import ConfigError
-from gptopt.config.typed import arguments, points, spelled_out
+from gptopt.config.typed import arguments, overrides_first, points, spelled_out
 from gptopt.data import DataError
 from gptopt.data.preflight import check_runs
 from gptopt.run import execute, exit_code_of
@@ -69,7 +69,10 @@ def _requeue(run: Path, limit: int) -> None:
 
 
 def check() -> None:
-    """Answers a wrong configuration with one report, before Hydra creates or starts anything."""
+    """Answers a wrong configuration with one report, before Hydra creates or starts anything.
+
+    Of a good one it leaves in ``sys.argv`` what Hydra takes.
+    """
     try:
         asked = arguments(sys.argv[1:])
         chosen = {override.partition("=")[0] for override in asked.overrides}
@@ -80,7 +83,11 @@ def check() -> None:
         runs = [asked.overrides]
         if asked.multirun:
             runs = points(asked.overrides, config_dir=asked.config_dir)
-        configs = compose_all(runs, config_dir=asked.config_dir, config_name=asked.config_name)
+        config_dir, name = asked.config_dir, asked.config_name
+        configs = compose_all(runs, config_dir=config_dir, config_name=name)
+        if asked.multirun:
+            taken = for_sweeper(asked.overrides, config_dir=config_dir, config_name=name)
+            sys.argv[1:] = [taken.get(text, text) for text in sys.argv[1:]]
         if asked.multirun and "hydra/launcher" not in chosen:  # others may have other disks
             check_runs(configs)
     except (ConfigError, DataError) as error:
@@ -89,7 +96,7 @@ def check() -> None:
 
 
 if __name__ == "__main__":
-    sys.argv = spelled_out(sys.argv)
+    sys.argv[1:] = overrides_first(spelled_out(sys.argv[1:]))
     check()
     try:
         main()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from gptopt.layout import ENTRY
 from gptopt.state import ExitCode
@@ -72,3 +73,43 @@ def test_a_sweep_links_its_runs_and_one_that_fails_takes_no_other_with_it(tmp_pa
     links = sorted(path.name for path in tmp_path.glob("multirun/*/*/*") if path.is_symlink())
     assert links == ["0", "1"]
     assert len(list(tmp_path.glob("outputs/**/completed.json"))) == 1
+
+
+def test_a_sweep_over_optimizers_takes_a_value_of_a_key_that_the_default_one_lacks(tmp_path):
+    # adamw, the default, has neither aux nor momentum
+    params = "optimizer.optimizer_params"
+    ended = start(
+        tmp_path,
+        *TINY,
+        "-m",
+        "optimizer=muon,normuon",
+        f"{params}.aux.betas=[0.8,0.9]",
+        f"{params}.momentum=0.9,0.8",
+        "model.config.n_layer=2",
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = [
+        yaml.safe_load(path.read_text())
+        for path in sorted(tmp_path.glob("outputs/*/*/*/*/resolved.yaml"))
+    ]
+    asked = sorted(
+        (p["name"], p["momentum"], *p["aux"]["betas"])
+        for p in (config["optimizer"]["optimizer_params"] for config in found)
+    )
+    assert asked == [
+        (name, momentum, 0.8, 0.9) for name in ("muon", "normuon") for momentum in (0.8, 0.9)
+    ]
+
+
+@pytest.mark.parametrize("flags", [["-m"], ["--multirun"]])
+def test_overrides_may_stand_on_both_sides_of_a_flag(flags, tmp_path):
+    ended = start(tmp_path, *TINY, *flags, "training.training_params.seed=0,1")
+    assert ended.returncode == 0, ended.stderr
+    assert len(list(tmp_path.glob("outputs/*/*/*/*/completed.json"))) == 2
+
+
+def test_a_flag_that_there_is_not_is_still_named(tmp_path):
+    ended = start(tmp_path, *TINY, "--mulitrun", "training.training_params.seed=0,1")
+    assert ended.returncode == 2
+    assert "unrecognized arguments: --mulitrun" in ended.stderr
+    assert not list(tmp_path.iterdir())

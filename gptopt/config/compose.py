@@ -22,7 +22,7 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -162,6 +162,40 @@ def draft(
     composed = OmegaConf.to_yaml(tree)
     problems += _secret_variables(composed, origin)
     return Draft(tree, composed, hydra_text, where, unknown, problems)
+
+
+def for_sweeper(
+    overrides: Sequence[str],
+    *,
+    config_dir: Path = layout.HYDRA_CONF,
+    config_name: str = "config",
+) -> dict[str, str]:
+    """What Hydra has to be given in the place of some overrides of a ``-m`` command line.
+
+    It composes a configuration for the sweep itself, in which every group that is swept has its
+    default option, and applies all values to it that are not swept. One whose key only the
+    swept options have becomes a sweep of one value, which it leaves to the runs:
+    ``optimizer=muon,normuon optimizer.optimizer_params.aux.lr=0.01``.
+
+    Args:
+        overrides: ``spelled_out``, of runs that have been composed.
+        config_dir: The tree of YAML files.
+        config_name: The top-level file in it.
+    """
+    parsed = [o for o in parse(overrides, "command line")[0] if not o.is_sweep_override()]
+    groups = tuple(str(o.input_line) for o in parsed if is_group(o, config_dir))
+    tree = _base(config_dir, config_name, groups, tuple(resolve.plugin_directories())).tree
+    late = [
+        o
+        for o in parsed
+        if o.type == OverrideType.CHANGE
+        and not is_group(o, config_dir)
+        and not o.key_or_group.startswith("hydra.")
+        and not _exists(tree, o.key_or_group)
+    ]
+    return {
+        str(o.input_line): f"{o.key_or_group}=choice({o.get_value_element_as_str()})" for o in late
+    }
 
 
 def compose_all(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
@@ -38,10 +39,7 @@ def arguments(argv: Sequence[str]) -> Arguments:
     Raises:
         ConfigError: It asks for what run_hydra.py does not do.
     """
-    from hydra._internal.utils import get_args_parser
-
-    parser = get_args_parser()
-    known, _ = parser.parse_known_args(list(argv))
+    known, _ = get_args_parser().parse_known_args(list(argv))
     if known.config_dir:
         raise ConfigError(
             [
@@ -66,6 +64,17 @@ def spelled_out(texts: Iterable[str]) -> list[str]:
     """Overrides in Hydra's words: ``+force`` is ``+force=true``, ``+experiment=X`` needs no +."""
     short = {"+force": "+force=true"}
     return [re.sub(r"^\+experiment=", "experiment=", short.get(text, text)) for text in texts]
+
+
+def overrides_first(argv: Sequence[str]) -> list[str]:
+    """A command line whose overrides stand on both sides of a flag, as in ``a=1 -m b=2,3``, with
+    all of them in front: Hydra's parser takes one row of them.
+    """
+    known, rest = get_args_parser().parse_known_args(list(argv))
+    if not rest or any(text.startswith("-") for text in rest):  # that one Hydra answers
+        return list(argv)
+    overrides = [*known.overrides, *rest]
+    return [*overrides, *(text for text in argv if text not in overrides)]
 
 
 def parse(texts: Sequence[str], origin: str) -> tuple[list[Override], list[Problem]]:
