@@ -185,7 +185,11 @@ def retry(what: Path, launch: Launch, classes: tuple[str, ...], every: bool) -> 
             raise ValueError(f"{message} There are: {', '.join(known)}.")
     chosen = set(known if every else classes or RETRIED)
     found = recorded(what) if what.is_dir() else planned(what, launch.overrides, launch.max_runs)
-    failed = {run.run for run in found.runs if failure_class(run.state) in chosen}
+    classes_of = {run.run: failure_class(run.state) for run in found.runs}
+    failed = {run for run, name in classes_of.items() if name in chosen}
+    stopped = sum(name == "stopped" for name in classes_of.values())
+    if stopped and "stopped" not in chosen:
+        click.echo(f"{stopped} stopped by a person, left alone: submit, or --class stopped")
     sys.exit(int(launch.go(found.only(failed))))
 
 

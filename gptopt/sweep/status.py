@@ -80,19 +80,20 @@ def standings(
 
 
 def table(found: Sequence[Standing]) -> list[str]:
-    """A line per run: number, state, step, time left, loss, and what not all runs share."""
-    lines = [f"{'run':>4}  {'state':<11} {'step':>13} {'left':>8} {'loss':>8}"]
+    """A line per run: number, state, step, time left, losses, and what not all runs share."""
+    head = f"{'run':>4}  {'state':<11} {'step':>13} {'left':>8} {'train_loss':>10} {'val_loss':>8}"
+    lines = [head]
     for one, settings in zip(found, differing([one.run for one in found]), strict=True):
         facts = one.to_json()
         step = f"{facts['step']}/{facts['max_steps']}" if facts["max_steps"] else ""
         left = "" if facts["left_s"] is None else duration(facts["left_s"])
-        loss = facts["val_loss"] if facts["val_loss"] is not None else facts["train_loss"]
-        shown = "" if loss is None else f"{loss:.4f}"
+        losses = (facts["train_loss"], facts["val_loss"])
+        train, val = ("" if loss is None else f"{loss:.4f}" for loss in losses)
         why = f"  [{one.place}]" if one.place else ""
         if one.failure:
             why = f"  [{one.failure.name}: {' '.join(one.failure.words.split())[:WORDS]}]"
         lines.append(
-            f"{facts['index']:>4}  {facts['state']:<11} {step:>13} {left:>8} {shown:>8}"
+            f"{facts['index']:>4}  {facts['state']:<11} {step:>13} {left:>8} {train:>10} {val:>8}"
             f"  {settings}{why}"
         )
     return lines

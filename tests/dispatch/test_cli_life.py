@@ -201,6 +201,21 @@ def test_retry_starts_what_may_help_and_the_rest_only_when_it_is_named(sweep, fa
     assert record.is_dir()
 
 
+def test_retry_leaves_alone_what_a_person_stopped_and_says_what_starts_it(sweep, fake):
+    file = write({"seed": [0, 1]})
+    fake.loss = lambda values: "1"
+    sweep("submit", file)
+    first = Path(fake.submitted[0][0])
+    (first / "failed.json").unlink()
+    layout.attempt_file(first, 1).parent.mkdir()
+    layout.attempt_file(first, 1).write_text("{}")
+    status = {"state": "interrupted", "reason": "stop file"}  # as `cancel` makes it end
+    (first / layout.STATUS).write_text(json.dumps(status))
+    words = "1 stopped by a person, left alone: submit, or --class stopped"
+    assert words in sweep("retry", file, "--dry-run")[1]
+    assert words not in sweep("retry", file, "--class", "stopped", "--dry-run")[1]
+
+
 def test_a_retry_with_a_wrong_class_names_the_nearest(sweep, fake):
     code, said = sweep("retry", write({"seed": 0}), "--class", "dat")
     assert (code, said) == (

@@ -27,17 +27,24 @@ def four(planned, end):
     lease.release()
 
 
-def test_a_line_tells_state_step_time_left_loss_and_failure(four):
+def test_a_line_tells_state_step_time_left_losses_and_failure(four):
     waiting = four.runs[3].run
     lines = table(standings(four.runs, {waiting: "job 12 PENDING Priority"}, {}))
     assert [line.split() for line in lines] == [
-        ["run", "state", "step", "left", "loss"],
+        ["run", "state", "step", "left", "train_loss", "val_loss"],
         ["0", "completed", "3.2500", "lr=1"],
         # 25 steps in 50 s: 75 more take 150 s
         ["1", "running", "25/100", "0:02:30", "4.5000", "lr=2"],
         ["2", "failed", "lr=3", "[data:", "DataError:", "lost]"],
         ["3", "pending", "lr=4", "[job", "12", "PENDING", "Priority]"],
     ]
+
+
+def test_the_loss_of_a_batch_does_not_stand_in_the_column_of_validation_losses(four):
+    head, ended, working, *_ = table(standings(four.runs, {}, {}))
+    ends = {name: head.index(name) + len(name) for name in ("train_loss", "val_loss")}
+    assert ended[: ends["val_loss"]].endswith("3.2500")
+    assert working[: ends["train_loss"]].endswith("4.5000")
 
 
 def test_a_program_gets_the_same_as_json(four):
