@@ -92,8 +92,20 @@ def check(what: str) -> None:
 @click.argument("names", nargs=-1)
 @click.option("--model", default="gpt2", show_default=True, help="Whose layers give the shapes.")
 @click.option("--layers", default=1, show_default=True, help="How many of them.")
-@click.option("--rows", default=1024, show_default=True, help="Tokens of a step on this device.")
-@click.option("--rounds", default=5, show_default=True, help="Rounds that are timed.")
+@click.option(
+    "--rows",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Tokens of a step on this device.",
+)
+@click.option(
+    "--rounds",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Rounds that are timed.",
+)
 @reports_errors
 def bench(names: tuple[str, ...], model: str, layers: int, rows: int, rounds: int) -> None:
     """Time a step of each of NAMES (all, if none is given) on the matrices of a model.

@@ -13,6 +13,7 @@ import yaml
 
 from gptopt import layout
 from gptopt.config import resolve
+from gptopt.config.plain import words
 from gptopt.config.problems import ConfigError, Problem, nearest
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -130,9 +131,14 @@ def read(file: Path) -> Entry:
     """The optimizer of one YAML file.
 
     Raises:
-        ConfigError: It has no node optimizer_params with a name, or that names no Python file.
+        ConfigError: It is no YAML, it has no node optimizer_params with a name, or that names no
+            Python file.
     """
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        with open(file, encoding="utf-8") as stream:
+            content = yaml.safe_load(stream)
+    except yaml.YAMLError as error:  # names the file and the line
+        raise ConfigError([Problem("", words(error))]) from None
     params = content.get("optimizer_params") if isinstance(content, dict) else None
     name = params.get("name") if isinstance(params, dict) else None
     if not isinstance(params, dict) or not isinstance(name, str):

@@ -28,6 +28,7 @@ from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gptopt import layout
 from gptopt.config import identity, resolve, resolvers
@@ -135,6 +136,8 @@ def draft(
     chosen = [o for o in groups if o.key_or_group not in unknown]
     try:
         base = _base(config_dir, config_name, tuple(str(o.input_line) for o in chosen), plugins)
+    except YAMLError as error:  # names the file and the line
+        raise ConfigError([*problems, Problem("", words(error))]) from None
     except (HydraException, OmegaConfBaseException) as error:
         listed = _base(config_dir, config_name, (), plugins).choices
         misplaced = [p for o in chosen if (p := check_plus(o, set(listed), origin))]

@@ -64,7 +64,7 @@ def failure(path: str, node: Node, error: Exception, where: Callable[[str], str]
 
 
 def words(error: Exception) -> str:
-    """What an error of Hydra or OmegaConf says, without its surroundings."""
+    """What an error of Hydra, OmegaConf or YAML says, without its surroundings."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     apart = ("Config search path", "See https", "full_key:", "object_type=", "reference_type=")
     text = " ".join(itertools.takewhile(lambda line: not line.startswith(apart), lines))

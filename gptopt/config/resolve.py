@@ -162,7 +162,11 @@ def load_part(kind: Kind, name: str) -> ModuleType:
         assert spec is not None
         assert spec.loader is not None
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]  # half of it; the next import is to fail in the same way
+            raise
     return module
 
 

@@ -13,6 +13,8 @@ from optim_toy import from_yaml, write_docs_example
 
 from gptopt.cli import main
 from gptopt.config import catalogue
+from gptopt.config.compose import compose
+from gptopt.config.problems import ConfigError
 from gptopt.layout import HYDRA_CONF
 from gptopt.optim.checking import gym
 from gptopt.optim.checking.toy import PARAMETERS, ROLES, Toy
@@ -150,6 +152,53 @@ def test_a_syntax_error_is_told_with_its_line(plugin: Path) -> None:
     result = check(plugin)
     assert result.exit_code == 2
     assert "nsgd.py, line 35: invalid syntax" in result.output
+
+
+def test_a_file_that_cannot_be_imported_is_told_by_every_check_alike(plugin: Path) -> None:
+    file = plugin / "optim/nsgd.py"
+    file.write_text(file.read_text("utf-8").replace("import torch\n", "import torhc\n"), "utf-8")
+    failed = [line for line in check(plugin).output.splitlines() if "FAIL" in line]
+    assert len(failed) == len(checks({"name": "nsgd"})) - 1  # the keys need no import
+    assert all("ModuleNotFoundError: No module named 'torhc'" in line for line in failed)
+
+
+@pytest.mark.parametrize(
+    ("direction", "said"),
+    [
+        ("momentum.sum(dim=one_parameter, keepdim=True)", "is a tensor of shape"),
+        ("momentum[0]", "is a tensor of shape"),
+        ("None", "is NoneType"),
+    ],
+)
+def test_a_direction_of_another_shape_is_no_step(plugin: Path, direction: str, said: str) -> None:
+    file = plugin / "optim/nsgd.py"
+    text = file.read_text("utf-8").replace(RETURN, f"        return {direction}\n")
+    file.write_text(text, "utf-8")
+    result = check(plugin)
+    assert f"the direction of NSGD {said}" in result.output
+    assert "it takes the shape of grad, (B, *shape), here (" in result.output
+
+
+def test_a_yaml_file_that_cannot_be_read_is_told_with_its_line(
+    plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = plugin / "hydra_conf/optimizer/nsgd.yaml"
+    file.write_text("optimizer_params:\n\tname: nsgd\n", "utf-8")
+    result = check(plugin)
+    assert result.exit_code == 2
+    place = f'in "{file}", line 2, column 1'
+    assert place in result.output
+    monkeypatch.setenv("GPTOPT_PLUGINS", str(plugin))
+    with pytest.raises(ConfigError) as raised:
+        compose(["optimizer=nsgd"])
+    assert place in str(raised.value)
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--rows"])
+def test_a_bench_of_nothing_is_refused(option: str) -> None:
+    result = CliRunner().invoke(main, ["optim", "bench", "adamw", option, "0"])
+    assert result.exit_code == 2
+    assert "0 is not in the range x>=1" in result.output
 
 
 def test_a_file_that_lies_elsewhere_is_answered_with_the_layout(plugin: Path) -> None:

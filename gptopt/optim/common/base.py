@@ -134,6 +134,7 @@ class UpdateRule(PlainOptimizer):
             for params in self._batches(group):
                 with self._state(params) as state:
                     update = self.batch_direction(params, state, group)
+                self._check_shape(update, params)
                 if group.get("cautious", False):
                     update = cautious(update, gradients(params))
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
@@ -144,6 +145,16 @@ class UpdateRule(PlainOptimizer):
     ) -> Tensor:
         """``direction`` for ``params``; to be overridden by rules that look beyond gradients."""
         return self.direction(gradients(params), state, group)
+
+    def _check_shape(self, update: Tensor, params: list[Tensor]) -> None:
+        """Another shape would be broadcast to the weights without a word."""
+        wanted, given = (len(params), *params[0].shape), getattr(update, "shape", None)
+        if given != wanted:
+            said = type(update).__name__ if given is None else f"a tensor of shape {tuple(given)}"
+            raise ValueError(
+                f"the direction of {type(self).__name__} is {said}; it takes the shape of grad,"
+                f" (B, *shape), here {wanted}."
+            )
 
     def _batches(self, group: Group) -> list[list[Tensor]]:
         """The parameters with gradients by shape; those still without state apart."""
