@@ -226,7 +226,7 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def _side(letter: str, side: Side) -> list[str]:
     """What a side came to, and the optimizer and settings that won."""
     row = side.best
-    spread = f" ± {row['sd']:.4f}" if math.isfinite(row["sd"]) else ""
+    spread = f" ± {row['sd']:.4f} (sd)" if math.isfinite(row["sd"]) else ""
     rates = _count(len(row["rates"]), "rate")
     flag = f" (the {row['edge']} tried)" if row["edge"] else ""
     chosen = side.runs.runs[side.runs.runs["trial"] == row["trial"]]

@@ -71,3 +71,8 @@ def test_quality_is_shown_against_the_undisturbed_time(tmp_path: Path) -> None:
     plot = cost_and_quality(load(tmp_path))
     assert plot.data["seconds"].tolist() == pytest.approx([22 * STEPS / 1e3])
     assert "fastest quartile" in plot.caption
+
+
+def test_runs_that_logged_no_step_have_no_point(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", configure("muon", 0.02, 0), [[start_row(1, 0)]], state="failed")
+    assert cost_and_quality(load(tmp_path)).data.empty

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def test_the_best_trials_are_compared_by_the_tests_of_scipy(found: Runs) -> None
     assert comparison.welch.p == pytest.approx(stats.ttest_ind(muon, adamw, equal_var=False).pvalue)
     assert comparison.paired.p == pytest.approx(stats.ttest_rel(muon, adamw).pvalue)
     assert comparison.doubts == []
+    mean, sd = statistics.mean(adamw), statistics.stdev(adamw)
+    assert f"{mean:.4f} ± {sd:.4f} (sd) nats per token, n = 3" in "\n".join(comparison.lines())
 
 
 def test_speed_is_measured_to_the_loss_that_all_seeds_of_the_worse_side_reach(found: Runs) -> None:
