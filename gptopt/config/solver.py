@@ -180,7 +180,7 @@ def solve_schedule(schedule: Mapping[str, Any], max_steps: int) -> dict[str, Any
     """The keys of a schedule, every ``X_steps`` that is null worked out from its ``X_fraction``.
 
     Raises:
-        ValueError: The parts are longer than the run.
+        ValueError: The parts are longer than the run, or one that holds another is shorter.
     """
     solved = {k: v for k, v in schedule.items() if k != "name" and not k.endswith("_fraction")}
     for key in [k for k in schedule if k.endswith("_fraction")]:
@@ -191,6 +191,12 @@ def solve_schedule(schedule: Mapping[str, Any], max_steps: int) -> dict[str, Any
     if sum(parts.values()) > max_steps:
         words = " + ".join(f"{key} {value}" for key, value in parts.items())
         raise ValueError(f"lr_scheduler: {words} are more than the run's {max_steps} steps")
+    warmup, stable = solved.get("warmup_steps", 0), solved.get("stable_steps")
+    if stable is not None and not warmup <= stable <= max_steps:
+        raise ValueError(
+            f"lr_scheduler: stable_steps {stable} have to hold warmup_steps {warmup} and to end"
+            f" within the run's {max_steps} steps"
+        )
     return solved
 
 

@@ -1,6 +1,7 @@
 """The arithmetic of batches, devices and lengths, against numbers worked out by hand."""
 
 import re
+from contextlib import nullcontext
 
 import pytest
 
@@ -156,6 +157,16 @@ def test_fractions_of_a_schedule_become_steps():
 def test_a_length_in_steps_goes_before_its_fraction():
     schedule = {"name": "linear", "warmup_steps": 5, "warmup_fraction": 0.1}
     assert solver.solve_schedule(schedule, 100) == {"warmup_steps": 5}
+
+
+@pytest.mark.parametrize(
+    ("stable", "is_refused"), [(9, True), (10, False), (100, False), (101, True)]
+)
+def test_stable_steps_hold_the_warm_up_and_end_within_the_run(stable, is_refused):
+    schedule = {"name": "constant_linear", "warmup_steps": 10, "stable_steps": stable}
+    words = f"stable_steps {stable} have to hold warmup_steps 10 and to end within the run's 100"
+    with pytest.raises(ValueError, match=words) if is_refused else nullcontext():
+        solver.solve_schedule(schedule, 100)
 
 
 def test_a_schedule_longer_than_the_run_is_refused():
