@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import shlex
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -111,7 +112,8 @@ class WandbTracker:
         """Stores everything, with ``state`` among the summary values."""
         self._run.summary["state"] = state
         self._run.finish(exit_code=0 if state in ("completed", "diverged") else 1)
-        stored = f"stored offline; to upload it: wandb sync {Path(self._run.dir).parent}"
+        folder = Path(self._run.dir).parent
+        stored = f"stored offline; to upload it: wandb sync {shlex.quote(str(folder))}"
         if self._problem:
             return f"{self._problem}; {stored}"
         if self._run.offline:

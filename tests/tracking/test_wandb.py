@@ -5,6 +5,8 @@ import inspect
 import json
 import math
 import os
+import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -38,8 +40,8 @@ class Training:
     """A fake training process with a wandb tracker, in a run directory of its own."""
 
     def __init__(self, directory, **settings):
-        self.run = directory / "lr-0.1-c0ffeec0"
-        self.run.mkdir()
+        self.run = directory / "my work" / "lr-0.1-c0ffeec0"
+        self.run.mkdir(parents=True)
         self.home = directory / "home"
         self.home.mkdir()
         clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
@@ -226,7 +228,9 @@ def test_unreachable_server_gives_an_offline_run_and_the_key_is_nowhere(tmp_path
     wait_for(lambda: training.stored())
     warnings, _ = training.end()
     assert len(warnings) == 1
-    assert "wandb sync" in warnings[0]
+    stored = re.search(r"wandb sync ('[^']+')\.", warnings[0])  # to be pasted into a shell
+    assert stored, warnings[0]
+    assert Path(*shlex.split(stored[1])).is_dir()
     assert same(history(training.stored()[0]), training.written())
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 5
