@@ -52,8 +52,9 @@ def propose(runs: Runs) -> Proposal:
             chosen = part.runs[part.runs["trial"] == row["trial"]]
             seeds = sorted({int(seed) for seed in chosen["seed"].dropna()}) or [0]
             points = list(itertools.product(_rates(row, reasons), seeds))
-            more = set(range(wanted.get(row["optimizer"], 0))).difference(seeds)
-            points += [(row["lr"], seed) for seed in sorted(more)]
+            unused = (seed for seed in itertools.count() if seed not in seeds)
+            missing = max(0, wanted.get(row["optimizer"], 0) - len(seeds))
+            points += [(row["lr"], seed) for seed in itertools.islice(unused, missing)]
             typed = chosen["overrides"].iloc[0]
             if isinstance(typed, str):
                 lines += [_typed(typed, rate, seed) for rate, seed in points]

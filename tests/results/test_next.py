@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from gptopt import layout
 from gptopt.results import load
 from gptopt.results.next import propose
 
@@ -82,6 +85,15 @@ def test_a_single_seed_asks_for_three(tmp_path: Path) -> None:
     (block,), reasons = proposed(tmp_path)
     assert (block[LR], block[SEED]) == (1.3, [1, 2])
     assert "its best trial has n = 1" in reasons
+
+
+def test_seeds_with_other_numbers_count_as_well(tmp_path: Path) -> None:
+    for run in write_rival(tmp_path, "sgd", {1.0: [2.9] * 7, 1.3: [2.0] * 7, 1.6: [2.7] * 7}):
+        config = yaml.safe_load((run / layout.RESOLVED).read_text())
+        if config["training"]["training_params"]["seed"] not in (1, 6):
+            shutil.rmtree(run)
+    (block,), _ = proposed(tmp_path)
+    assert (block[LR], block[SEED]) == (1.3, 0)  # two of three are there
 
 
 def test_what_only_diverged_is_left_to_a_person(tmp_path: Path) -> None:
