@@ -146,7 +146,6 @@ def _asked(what: str) -> list[tuple[str, dict[str, Any]]]:
             from gptopt.optim.common import bridge
 
             return [(what, bridge.params_of(what))]
-        resolve.check_plugins(tuple(resolve.plugin_directories()))
         return [(what, _plain(catalogue.entry(what)))]
     depth = {".py": 1, ".yaml": 2}.get(path.suffix)
     root = path if depth is None else path.parents[depth]

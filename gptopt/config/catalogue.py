@@ -107,8 +107,9 @@ def entries() -> Iterator[Entry]:
     """Every optimizer with a YAML file, those of plugins too, in alphabetical order.
 
     Raises:
-        ConfigError: A YAML file names no Python file.
+        ConfigError: A YAML file names no Python file, or a plugin is not there.
     """
+    resolve.check_plugins(tuple(resolve.plugin_directories()))
     roots = [layout.HYDRA_CONF, *resolve.plugin_configs()]
     files = (file for root in roots for file in (root / "optimizer").glob("*.yaml"))
     yield from map(read, sorted(files, key=lambda file: file.stem))

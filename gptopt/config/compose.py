@@ -77,6 +77,9 @@ def compose(
     Raises:
         ConfigError: With every problem found.
     """
+    if isinstance(overrides, str):
+        message = f"{overrides!r} is one text; it takes a list of them: [{overrides!r}]."
+        raise ConfigError([Problem("", message, origin)])
     texts = spelled_out(overrides)
     made = draft(texts, config_dir=config_dir, config_name=config_name, origin=origin)
     raw, unresolved = made.values()

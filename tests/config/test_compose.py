@@ -16,6 +16,7 @@ from gptopt.config import resolve, schema
 from gptopt.config.checks import choices_of, schedule_keys
 from gptopt.config.compose import compose, compose_all
 from gptopt.config.identity import run_directory
+from gptopt.config.problems import ConfigError
 from gptopt.config.typed import points
 from gptopt.layout import ENTRY, HYDRA_CONF
 
@@ -335,3 +336,8 @@ def test_setting_values_on_a_composed_tree_equals_composing_them_with_hydra(coun
             for node in (values, plain):
                 del node["paths"]["run_name"]  # ours is safe for a directory
             assert plain == values, overrides
+
+
+def test_one_text_in_the_place_of_a_list_is_told():
+    with pytest.raises(ConfigError, match=r"it takes a list of them: \['optimizer=muon'\]"):
+        compose("optimizer=muon")

@@ -11,11 +11,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from optim_toy import write_docs_example
 from tiny import stopped_at, tiny
 
 import gptopt
 from gptopt import layout
+from gptopt.cli import main
 from gptopt.config import resolve
 from gptopt.config.compose import compose
 from gptopt.config.problems import ConfigError
@@ -123,6 +125,10 @@ def test_a_directory_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("GPTOPT_PLUGINS", "/nowhere/at/all")
     with pytest.raises(ConfigError, match="GPTOPT_PLUGINS names /nowhere/at/all, which is no"):
         compose([])
+    for words in (["list"], ["show", "muon"], ["check", "muon"]):
+        answer = CliRunner().invoke(main, ["optim", *words])
+        assert answer.exit_code == 2
+        assert "/nowhere/at/all, which is no directory" in answer.output
 
 
 def test_its_file_is_on_record(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
