@@ -30,7 +30,7 @@ from gptopt.results.store import Part, Sheet, Store
 
 logger = logging.getLogger(__name__)
 
-VERSION = f"4.{columns.VERSION}"
+VERSION = f"5.{columns.VERSION}"
 SHEETS = ("metrics", "diagnostics")
 FEWEST_RUNS = 100
 """A smaller tree is read anew every time: that takes no longer than anybody notices."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from gptopt.results.columns import SEEDS, TRIAL, WORKLOAD, below
@@ -79,15 +81,17 @@ def obstacles(a: pd.DataFrame, b: pd.DataFrame, *, compared: Collection[str]) ->
 
     both = pd.concat([a, b])
     keys = [key for key in map(str, both) if below(key, WORKLOAD)]
-    found = [
-        f"One side has runs with {key} {_listed(side, key)}: choose one of them."
-        for side in (a, b)
-        for key in keys
-        if len(_texts(side, key)) > 1
+    several = [
+        f"{name} has runs of several workloads. Add one of these conditions to it: {ways}."
+        for name, side in (("A", a), ("B", b))
+        if (ways := "; ".join(_conditions(side, keys)))
     ]
-    found += [
+    if several:
+        return several  # what else there is to say depends on the choice
+    unequal = _unequal(a, b, keys)
+    found = [
         f"{key} is {_listed(a, key)} and {_listed(b, key)}."
-        for key in _unequal(a, b, keys)
+        for key in unequal
         if key not in compared
     ]
     found += [
@@ -96,8 +100,25 @@ def obstacles(a: pd.DataFrame, b: pd.DataFrame, *, compared: Collection[str]) ->
         if (one := _known(a, key)) and (other := _known(b, key)) and one != other
     ]
     # Another model starts from other weights, and another context length reads in another order.
-    alike = not any(below(key, WORKLOAD) for key in compared)
-    return [*found, *(_unlike_starts(both) if alike else [])]
+    return [*found, *([] if unequal else _unlike_starts(both))]
+
+
+def _conditions(runs: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """For each workload the shortest condition that only its runs fulfil; none for a single one."""
+    varied = [key for key in keys if len(_texts(runs, key)) > 1]
+    rows = Counter(zip(*(runs[key].map(shown) for key in varied), strict=True))
+    found = []
+    for mine, count in rows.items():
+        others = [other for other in rows if other != mine]
+        chosen = next(
+            places
+            for size in range(1, len(varied) + 1)
+            for places in combinations(range(len(varied)), size)
+            if all(any(other[place] != mine[place] for place in places) for other in others)
+        )
+        condition = ",".join(f"{varied[place]}={mine[place]}" for place in chosen)
+        found.append(f"{condition} ({count} run{'s' * (count != 1)})")
+    return found
 
 
 def doubts(

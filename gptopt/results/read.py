@@ -121,8 +121,8 @@ def _summary(run: Path, asked: Row, rows: Rows) -> Row:
         "parameters": number(made.get("run.parameters.total")),
         "flops_per_token": number(made.get("run.flops_per_token", one_pass)),
         "overrides": _overrides(run),
-        "workload": _digest({k: v for k, v in asked.items() if below(k, WORKLOAD)}),
-        "trial": _digest({k: v for k, v in asked.items() if below(k, TRIAL) and k not in SEEDS}),
+        "workload": _digest(asked, WORKLOAD),
+        "trial": _digest(asked, TRIAL),
     }
     return made | asked | standard
 
@@ -202,6 +202,15 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield key, str(value)
 
 
-def _digest(leaves: Row) -> str:
-    text = json.dumps(leaves, sort_keys=True, default=str)
+def _digest(asked: Row, nodes: tuple[str, ...]) -> str:
+    """Equal for runs that agree below ``nodes``, seeds apart; a null is what a run does not have.
+
+    So a key that came later, and is null where it is not used, parts no runs.
+    """
+    kept = {
+        key: value
+        for key, value in asked.items()
+        if value is not None and key not in SEEDS and below(key, nodes)
+    }
+    text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -141,11 +141,11 @@ def test_a_value_that_was_typed_is_what_hydra_reads(text: str) -> None:
 # --- settings -----------------------------------------------------------------------------------
 
 
-def test_workloads_that_differ_in_nothing_one_can_see_are_both_there(tmp_path: Path) -> None:
+def test_a_key_that_is_null_parts_no_workloads_from_older_runs_without_it(tmp_path: Path) -> None:
     write_rival(tmp_path, "adamw", {0.001: [2.3]})
     write_rival(tmp_path, "muon", {0.01: [2.1]}, model__config__n_kv_head=None)
     parts = load(tmp_path).workloads()
-    assert [len(part.runs) for part in parts.values()] == [1, 1]
+    assert [len(part.runs) for part in parts.values()] == [2]
 
 
 def test_settings_of_one_last_name_have_a_figure_each(tmp_path: Path) -> None:

@@ -61,13 +61,16 @@ def test_another_batch_size_reads_in_another_order() -> None:
 
 def test_what_is_compared_may_differ_with_all_that_follows_from_it() -> None:
     deeper = {"model.config.n_layer": 3, "run.fingerprints.init_weights": "w3"}
-    assert len(between(deeper, {})) == 2
+    (told,) = between(deeper, {})
+    assert told == "model.config.n_layer is 3 and 2."
     assert between(deeper, {}, "model.config.n_layer") == []
 
 
-def test_a_side_with_two_workloads_is_no_side() -> None:
-    mixed = pd.DataFrame([RUN, RUN | {"derived.total_tokens": 2000}])
-    (first, _) = obstacles(mixed, pd.DataFrame([RUN]), compared=())
-    assert first == (
-        "One side has runs with derived.total_tokens 1000 or 2000: choose one of them."
-    )
+def test_of_a_side_with_several_workloads_the_condition_for_each_is_told() -> None:
+    rows = [RUN, RUN, RUN | {"derived.total_tokens": 2000}, RUN | {"model.config.n_layer": 3}]
+    told = obstacles(pd.DataFrame([RUN]), pd.DataFrame(rows), compared=())
+    assert told == [
+        "B has runs of several workloads. Add one of these conditions to it:"
+        " model.config.n_layer=2,derived.total_tokens=1000 (2 runs);"
+        " derived.total_tokens=2000 (1 run); model.config.n_layer=3 (1 run)."
+    ]
