@@ -81,7 +81,7 @@ def test_a_sweep_runs_what_is_missing_and_a_failing_run_costs_one_run(gptopt, mo
 
 
 def test_ctrl_c_saves_every_run_and_the_same_command_finishes_them(gptopt, tmp_path):
-    file = write(TINY | {"steps": 600, "lr": [0.001, 0.002]})
+    file = write(TINY | {"steps": 1500, "lr": [0.001, 0.002]})
     command = [sys.executable, "-m", "gptopt.cli", "sweep", "submit", file, "--via", "local"]
     sweep = subprocess.Popen(
         [*command, "cluster.workers=2"], stdout=subprocess.PIPE, text=True, process_group=0
