@@ -54,7 +54,9 @@ def anchor(text: str) -> str:
 def families() -> dict[str, list[Entry]]:
     """The optimizers of this repository by family, in the order of the page."""
     known = {
-        e.option: e for e in catalogue.entries() if e.config.is_relative_to(reference.HYDRA_CONF)
+        e.option: e
+        for e in catalogue.find().entries.values()
+        if e.config.is_relative_to(reference.HYDRA_CONF)
     }
     order = [*catalogue.FAMILIES, catalogue.OTHERS, catalogue.LIBRARIES]
     grouped = {name: [e for e in known.values() if e.family == name] for name in order}

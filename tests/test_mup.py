@@ -182,7 +182,9 @@ def test_the_lr_of_each_role_follows_the_width(option, settings, matrices, rest)
 
 
 def test_every_optimizer_has_a_rule_but_those_of_which_none_is_known():
-    without = {e.option for e in catalogue.entries() if not resolve.has_width_rule(e.part)}
+    without = {
+        e.option for e in catalogue.find().entries.values() if not resolve.has_width_rule(e.part)
+    }
     libraries = {"adan", "came", "lamb", "stable-adamw"}
     assert without == libraries | {"kron", "momo", "momo-adam", "muonh", "prodigy", "soap"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from gptopt.cli.common import reports_errors
 from gptopt.state import ExitCode
 
 if TYPE_CHECKING:
-    from gptopt.config.catalogue import Entry
+    from gptopt.config.catalogue import Catalogue, Entry
+    from gptopt.config.problems import Problem
 
 
 @click.group()
@@ -26,14 +28,14 @@ def optim() -> None:
 @reports_errors
 def list_command(model: str | None) -> None:
     """Print every optimizer: its family, its source, and with --model what it costs."""
-    from gptopt.config import catalogue
-
-    rows = [[e.option, e.family, e.source] for e in catalogue.entries()]
+    entries = list(_catalogue().entries.values())
+    rows = [[e.option, e.family, e.source] for e in entries]
     titles = ["optimizer", "family", "source"]
     if model is not None:
         titles[1:1] = ["state B/param", "GFLOP/step"]
-        for row in rows:
-            row[1:1] = _cost(catalogue.entry(row[0]), model)
+        shapes = _model(model)
+        for entry, row in zip(entries, rows, strict=True):
+            row[1:1] = _cost(entry, *shapes)
     _print_table([titles, *rows])
     if model is not None:
         click.echo(
@@ -47,9 +49,7 @@ def list_command(model: str | None) -> None:
 @reports_errors
 def show(name: str) -> None:
     """Print what NAME computes, with its source, its settings, and what it brings along."""
-    from gptopt.config import catalogue
-
-    found = catalogue.entry(name)
+    found = _catalogue(name).entry(name)
     text = found.config.read_text(encoding="utf-8").rstrip()
     parts = [str(found.part), found.docstring, str(found.config), text, found.selection]
     click.echo("\n\n".join(filter(None, parts)))
@@ -117,11 +117,13 @@ def bench(names: tuple[str, ...], model: str, layers: int, rows: int, rounds: in
     `inputs` is the part of a step that is spent in the forward passes: X^T X of each layer with
     --rows rows, where an optimizer forms it. It grows with the batch, the rest does not.
     """
-    from gptopt.config import catalogue
     from gptopt.optim.common import timing
 
-    entries = [catalogue.entry(name) for name in names] or list(catalogue.entries())
+    known = _catalogue(*names)
     found, roles = _model(model, layers)
+    entries = [known.entry(name) for name in names] or [
+        e for e in known.entries.values() if not _tell_failure(e, found, roles)
+    ]
     asked = {e.option: _plain(e) for e in entries}
     timed = timing.time_steps(asked, found, roles, rows=rows, rounds=rounds)
     base = next(iter(timed.values())).step
@@ -138,7 +140,8 @@ def _asked(what: str) -> list[tuple[str, dict[str, Any]]]:
 
     A plugin that is only asked about becomes one for this process.
     """
-    from gptopt.config import catalogue, resolve
+    from gptopt.config import resolve
+    from gptopt.config.problems import ConfigError
 
     path = Path(what).expanduser().absolute()
     if not path.exists():
@@ -146,15 +149,18 @@ def _asked(what: str) -> list[tuple[str, dict[str, Any]]]:
             from gptopt.optim.common import bridge
 
             return [(what, bridge.params_of(what))]
-        return [(what, _plain(catalogue.entry(what)))]
+        return [(what, _plain(_catalogue(what).entry(what)))]
     depth = {".py": 1, ".yaml": 2}.get(path.suffix)
     root = path if depth is None else path.parents[depth]
     if root not in [resolve.PACKAGE, *resolve.plugin_directories()]:
         listed = os.environ.get(resolve.PLUGINS)
         os.environ[resolve.PLUGINS] = os.pathsep.join([str(root), *([listed] if listed else [])])
-    resolve.check_plugins(tuple(resolve.plugin_directories()))
-    found = [catalogue.read(f) for f in sorted((root / "hydra_conf/optimizer").glob("*.yaml"))]
-    chosen = [e for e in found if path in (root, e.part, e.config)]
+    found = _catalogue(path)
+    ours = [e for e in found.entries.values() if root / "hydra_conf" in e.config.parents]
+    chosen = [e for e in ours if path in (root, e.part, e.config)]
+    wrong = {file: problem for file, problem in found.broken.items() if root in file.parents}
+    if wrong and (not chosen or path == root):
+        raise ConfigError([wrong[path]] if path in wrong else wrong.values())
     if not chosen:
         raise ValueError(
             f"{path} is no optimizer of a plugin. One is laid out like this, wherever it lies:\n"
@@ -162,6 +168,32 @@ def _asked(what: str) -> list[tuple[str, dict[str, Any]]]:
             f"  {root}/hydra_conf/optimizer/NAME.yaml  with `name: NAME`"
         )
     return [(e.option, _plain(e)) for e in chosen]
+
+
+def _catalogue(*asked: str | Path) -> Catalogue:
+    """The optimizers there are; tells the files of plugins that are left out.
+
+    Args:
+        asked: Options and paths of which the caller itself says what is wrong.
+    """
+    from gptopt.config import catalogue
+
+    found = catalogue.find()
+    for file, problem in found.broken.items():
+        is_asked = any(
+            catalogue.is_optimizer(file, one)
+            if isinstance(one, str)
+            else one in (file, *file.parents)
+            for one in asked
+        )
+        if not is_asked:
+            _tell(problem)
+    return found
+
+
+def _tell(problem: Problem) -> None:
+    """One line on stderr about a file of a plugin that is left out."""
+    click.echo(f"left out: {' '.join(str(problem).split())}", err=True)
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -175,27 +207,52 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _model(name: str, layers: int | None = None) -> tuple[Any, dict[str, str]]:
-    """A model without numbers in it, and its roles."""
+    """A model without numbers in it, and its roles.
+
+    A plugin's file with the name of one of ours, which no run may have, does not stop this.
+    """
     import torch
 
-    from gptopt.config.compose import compose
+    from gptopt.config.checks import check
+    from gptopt.config.compose import draft
+    from gptopt.layout import HYDRA_CONF
     from gptopt.models import build_model
 
     fewer = [] if layers is None else [f"model.config.n_layer={layers}"]
-    config = compose([f"model={name}", *fewer])
+    made = draft([f"model={name}", *fewer], config_dir=HYDRA_CONF, origin="command line")
+    raw, unresolved = made.values()
+    config = check(raw, made.where, [*made.problems, *unresolved])
     with torch.device("meta"):
         model: Any = build_model(config.model.family, config.model.config)
     return model, model.parameter_roles()
 
 
-def _cost(entry: Entry, model: str) -> list[str]:
+def _tell_failure(entry: Entry, model: Any, roles: Mapping[str, str]) -> bool:
+    """Whether an optimizer of a plugin cannot be made for a model; tells why."""
+    from gptopt.config.problems import Problem
+    from gptopt.layout import HYDRA_CONF
+    from gptopt.optim.checking.verdicts import place
+    from gptopt.optim.common.cost import cost
+
+    if entry.config.is_relative_to(HYDRA_CONF):
+        return False
+    try:
+        cost(_plain(entry), model, roles)
+    except Exception as error:  # of the plugin, whatever it is
+        _tell(Problem("", place(error, entry.params["name"])))
+        return True
+    return False
+
+
+def _cost(entry: Entry, model: Any, roles: Mapping[str, str]) -> list[str]:
     from gptopt.config import resolve
     from gptopt.optim.common.cost import cost
 
     library = resolve.library_of(entry.params["name"])
-    found = None
-    if library is None or resolve.is_installed(library):
-        found = cost(_plain(entry), *_model(model))
+    is_there = library is None or resolve.is_installed(library)
+    if not is_there or _tell_failure(entry, model, roles):
+        return ["-", "-"]
+    found = cost(_plain(entry), model, roles)
     return [f"{found.state_bytes:.2f}", f"{found.flops / 1e9:,.0f}"] if found else ["-", "-"]
 
 

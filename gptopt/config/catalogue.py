@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,29 +103,64 @@ class Entry:
         return " ".join(found[1].split()) if found else ""
 
 
-def entries() -> Iterator[Entry]:
-    """Every optimizer with a YAML file, those of plugins too, in alphabetical order.
+@dataclass(frozen=True)
+class Catalogue:
+    """The optimizers there are.
+
+    Attributes:
+        entries: By option, in alphabetical order, those of plugins too.
+        broken: File of a plugin that is left out -> what is wrong with it.
+    """
+
+    entries: dict[str, Entry]
+    broken: dict[Path, Problem]
+
+    def entry(self, option: str) -> Entry:
+        """The optimizer called ``option``.
+
+        Raises:
+            ConfigError: There is none, or what is wrong with its YAML file.
+        """
+        if option in self.entries:
+            return self.entries[option]
+        wrong = [self.broken[file] for file in self.broken if is_optimizer(file, option)]
+        message = f"there is no optimizer={option}.{nearest(option, self.entries)}"
+        unknown = Problem("", f"{message} There are: {', '.join(self.entries)}.")
+        raise ConfigError(wrong or [unknown])
+
+
+def find() -> Catalogue:
+    """Every optimizer with a YAML file; of plugins, those whose files are in order.
 
     Raises:
-        ConfigError: A YAML file names no Python file, or a plugin is not there.
+        ConfigError: A plugin is not there, or a YAML file of ours cannot be read.
     """
-    resolve.check_plugins(tuple(resolve.plugin_directories()))
-    roots = [layout.HYDRA_CONF, *resolve.plugin_configs()]
-    files = (file for root in roots for file in (root / "optimizer").glob("*.yaml"))
-    yield from map(read, sorted(files, key=lambda file: file.stem))
+    roots = resolve.plugin_directories()
+    resolve.check_directories(roots)
+    taken = resolve.taken_names(roots)
+    broken = dict(taken)
+    entries = {}
+    configs = [layout.HYDRA_CONF, *resolve.plugin_configs()]
+    files = (file for root in configs for file in (root / "optimizer").glob("*.yaml"))
+    for file in sorted((file for file in files if file not in taken), key=lambda file: file.stem):
+        try:
+            found = read(file)
+        except ConfigError as error:
+            if file.is_relative_to(layout.HYDRA_CONF):
+                raise
+            broken[file] = error.problems[0]
+            continue
+        meant = file.parents[2] / "optim" / found.part.name
+        if meant in taken:  # ``found.part`` is another one
+            broken[file] = taken[meant]
+        else:
+            entries[found.option] = found
+    return Catalogue(entries, broken)
 
 
-def entry(option: str) -> Entry:
-    """The optimizer called ``option``.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    known = {found.option: found for found in entries()}
-    if option not in known:
-        message = f"there is no optimizer={option}.{nearest(option, known)}"
-        raise ConfigError([Problem("", f"{message} There are: {', '.join(known)}.")])
-    return known[option]
+def is_optimizer(file: Path, option: str) -> bool:
+    """Whether ``file`` is the YAML file of this option."""
+    return file.suffix == ".yaml" and (file.parent.name, file.stem) == ("optimizer", option)
 
 
 def read(file: Path) -> Entry:
@@ -133,13 +168,15 @@ def read(file: Path) -> Entry:
 
     Raises:
         ConfigError: It is no YAML, it has no node optimizer_params with a name, or that names no
-            Python file.
+            Python file that can be read.
     """
     try:
         with open(file, encoding="utf-8") as stream:
             content = yaml.safe_load(stream)
     except yaml.YAMLError as error:  # names the file and the line
         raise ConfigError([Problem("", words(error))]) from None
+    except (OSError, ValueError) as error:  # not UTF-8, or the 99th of a month
+        raise ConfigError([Problem("", f"{error}.", str(file))]) from None
     params = content.get("optimizer_params") if isinstance(content, dict) else None
     name = params.get("name") if isinstance(params, dict) else None
     if not isinstance(params, dict) or not isinstance(name, str):

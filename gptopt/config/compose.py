@@ -81,6 +81,7 @@ def compose(
         message = f"{overrides!r} is one text; it takes a list of them: [{overrides!r}]."
         raise ConfigError([Problem("", message, origin)])
     texts = spelled_out(overrides)
+    resolve.check_plugins(tuple(resolve.plugin_directories()))
     made = draft(texts, config_dir=config_dir, config_name=config_name, origin=origin)
     raw, unresolved = made.values()
     config = check(raw, made.where, [*made.problems, *unresolved])
@@ -129,7 +130,6 @@ def draft(
         ConfigError: Hydra finds no configuration in them.
     """
     plugins = tuple(resolve.plugin_directories())
-    resolve.check_plugins(plugins)
     parsed, problems = parse(texts, origin)
     groups = [o for o in parsed if is_group(o, config_dir)]
     values = [o for o in parsed if not is_group(o, config_dir)]

@@ -28,6 +28,7 @@ import importlib.util
 import os
 import sys
 import typing
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -88,23 +89,39 @@ def check_plugins(roots: tuple[Path, ...]) -> None:
     Raises:
         ConfigError: With everything that is wrong.
     """
-    problems = [
-        Problem(PLUGINS, f"{PLUGINS} names {root}, which is no directory.")
-        for root in roots
-        if not root.is_dir()
-    ]
-    taken: dict[Path, Path] = {}
+    check_directories(roots)
+    problems = taken_names(roots).values()
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_directories(roots: Iterable[Path]) -> None:
+    """Sees that every plugin is there.
+
+    Raises:
+        ConfigError: With those that are not.
+    """
+    missing = [root for root in roots if not root.is_dir()]
+    if missing:
+        raise ConfigError(
+            Problem(PLUGINS, f"{PLUGINS} names {root}, which is no directory.") for root in missing
+        )
+
+
+def taken_names(roots: Iterable[Path]) -> dict[Path, Problem]:
+    """Files of plugins that have the name of one of ours, or of an earlier plugin."""
+    problems = {}
+    first_of: dict[Path, Path] = {}
     for root in (PACKAGE, *roots):
         configs = layout.HYDRA_CONF if root == PACKAGE else root / "hydra_conf"
         parts = [file for kind in KINDS for file in root.glob(f"{kind.replace('.', '/')}/*.py")]
         for base, files in ((root, parts), (configs, configs.glob("*/*.yaml"))):
             for file in files:
-                first = taken.setdefault(file.relative_to(base), file)
+                first = first_of.setdefault(file.relative_to(base), file)
                 if first != file and file.name != "__init__.py":
                     message = f"{file} has the name of {first}; rename the plugin's file."
-                    problems.append(Problem(str(file), message))
-    if problems:
-        raise ConfigError(problems)
+                    problems[file] = Problem(str(file), message)
+    return problems
 
 
 def find_part(kind: Kind, name: str) -> Path | None:
@@ -221,4 +238,7 @@ def _parsed(file: Path) -> ast.Module:
         return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     except SyntaxError as error:
         place = f"{file}, line {error.lineno}"
-        raise ConfigError([Problem("", f"{error.msg}: {error.text}", place)]) from None
+        said = f"{error.msg}: {(error.text or '').strip()}".rstrip(": ")
+        raise ConfigError([Problem("", said, place)]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem("", f"{error}.", str(file))]) from None

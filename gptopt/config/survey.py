@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gptopt import layout
-from gptopt.config import identity
+from gptopt.config import identity, resolve
 from gptopt.config.compose import draft
 from gptopt.config.family import Family, Leaf, Member, is_structural
 from gptopt.config.interpolations import EntangledError
@@ -141,6 +141,7 @@ class _Surveyor:
         if _overlap([one.path for one in given], changing):
             return None
         try:
+            resolve.check_plugins(tuple(resolve.plugin_directories()))
             made = draft(spelled_out(texts), config_dir=self.config_dir, origin=self.origin)
             family = Family(made, changing)
         except EntangledError:

@@ -16,7 +16,7 @@ from gptopt.config import catalogue
 from gptopt.config.compose import compose
 from gptopt.config.problems import ConfigError
 from gptopt.layout import HYDRA_CONF
-from gptopt.optim.checking import gym
+from gptopt.optim.checking import gym, verdicts
 from gptopt.optim.checking.toy import PARAMETERS, ROLES, Toy
 from gptopt.optim.checking.verdicts import checks, judge
 from gptopt.optim.common import timing
@@ -114,7 +114,7 @@ def test_a_broken_promise_is_found_and_told(
     assert old in text
     file.write_text(text.replace(old, new), "utf-8")
     monkeypatch.setenv("GPTOPT_PLUGINS", str(plugin))
-    params = catalogue.entry("nsgd").params
+    params = catalogue.find().entry("nsgd").params
     verdict = judge(promise, checks(params)[promise], "nsgd")
     assert verdict.outcome == "broken"
     assert words in verdict.message
@@ -194,6 +194,59 @@ def test_a_yaml_file_that_cannot_be_read_is_told_with_its_line(
     assert place in str(raised.value)
 
 
+BROKEN = {  # file of the plugin beside the docs' example: its content, what is said of it
+    "hydra_conf/optimizer/mine.yaml": ("optimizer_params:\n\tname: mine\n", "line 2, column 1"),
+    "hydra_conf/optimizer/date.yaml": ("optimizer_params: {since: 2026-13-01}", "month must be"),
+    "hydra_conf/optimizer/other.yaml": ("optimizer_params: {name: nobody}", "name: nobody: there"),
+    "hydra_conf/optimizer/adam.yaml": ("optimizer_params: {name: nsgd}", "adam.yaml has the name"),
+    "optim/muon.py": ("def build(groups, *, lr): ...", "muon.py has the name of"),
+    "optim/nsgd.py": ("def build(groups, *, lr:\n", "nsgd.py, line 1: '(' was never closed"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_of_a_plugin_stops_nothing_else_and_is_told_in_a_line(
+    plugin: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, words = BROKEN[name]
+    monkeypatch.setattr(verdicts, "checks", lambda params: {})  # they take seconds
+    (plugin / name).write_text(content, "utf-8")
+    monkeypatch.setenv("GPTOPT_PLUGINS", str(plugin))
+    for command in (["list"], ["show", "sgd"], ["check", "sgd"], ["bench", "sgd", "--rounds", "1"]):
+        done = CliRunner().invoke(main, ["optim", *command])
+        assert done.exit_code == 0, done.output
+        assert "sgd" in done.stdout
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+    asked = check(plugin / name)
+    assert asked.exit_code == 2
+    assert words in asked.stderr
+    if name.endswith((".py", "adam.yaml")):
+        return
+    for command in ("show", "check"):
+        asked = CliRunner().invoke(main, ["optim", command, Path(name).stem])
+        assert asked.exit_code == 2
+        assert words in asked.stderr
+        assert "left out" not in asked.stderr
+
+
+@pytest.mark.parametrize("words", [["list", "--model", "gpt2"], ["bench", "--rounds", "1"]])
+def test_a_plugin_that_cannot_be_imported_stops_nothing_else(
+    plugin: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = plugin / "optim/nsgd.py"
+    file.write_text(file.read_text("utf-8").replace("import torch\n", "import torhc\n"), "utf-8")
+    monkeypatch.setenv("GPTOPT_PLUGINS", str(plugin))
+    known = catalogue.find()
+    few = catalogue.Catalogue({name: known.entries[name] for name in ("nsgd", "sgd")}, {})
+    monkeypatch.setattr(catalogue, "find", lambda: few)
+    done = CliRunner().invoke(main, ["optim", *words])
+    assert done.exit_code == 0, done.output
+    assert "\nsgd " in done.stdout
+    assert "nsgd.py, line " in done.stderr
+    assert "No module named 'torhc'" in done.stderr
+
+
 @pytest.mark.parametrize("option", ["--rounds", "--rows"])
 def test_a_bench_of_nothing_is_refused(option: str) -> None:
     result = CliRunner().invoke(main, ["optim", "bench", "adamw", option, "0"])
@@ -257,7 +310,7 @@ def test_a_rule_whose_way_depends_on_numbers_has_no_count(
     file.write_text(file.read_text("utf-8").replace(RETURN, branch + RETURN), "utf-8")
     monkeypatch.setenv("GPTOPT_PLUGINS", str(plugin))
     model = torch.nn.Linear(6, 4, bias=False, device="meta")
-    assert cost(catalogue.entry("nsgd").params, model, {"weight": "matrix"}) is None
+    assert cost(catalogue.find().entry("nsgd").params, model, {"weight": "matrix"}) is None
 
 
 def test_bench_times_each_once_per_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +344,7 @@ def test_the_toy_problems_are_the_same_each_time_and_not_solved_at_the_start() -
 
 
 def test_catalogue_families_name_optimizers_that_exist() -> None:
-    names = {e.params["name"] for e in catalogue.entries()}
+    names = {e.params["name"] for e in catalogue.find().entries.values()}
     listed = [name for family in catalogue.FAMILIES.values() for name in family]
     assert set(listed) <= names
     assert len(listed) == len(set(listed))

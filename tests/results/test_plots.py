@@ -97,7 +97,7 @@ def test_an_optimizer_looks_the_same_beside_any_other(sweep: Runs) -> None:
 
 
 def test_optimizers_that_exist_look_different_and_the_baseline_is_black() -> None:
-    names = [entry.params["name"] for entry in catalogue.entries()]
+    names = [entry.params["name"] for entry in catalogue.find().entries.values()]
     assert set(names) <= {name for names in KNOWN for name in names}
     looks = [(look(name).colour, look(name).dash) for name in names]
     assert len(set(looks)) == len(names)

@@ -52,7 +52,7 @@ def judge(name: str, check: Callable[[], str | None], optimizer: str) -> Verdict
     except BrokenPromiseError as error:
         return Verdict(name, "broken", str(error))
     except Exception as error:  # of the optimizer, whatever it is
-        return Verdict(name, "broken", _place(error, optimizer))
+        return Verdict(name, "broken", place(error, optimizer))
 
 
 def _solve(make: type[gym.Problem], params: Params) -> str:
@@ -67,7 +67,7 @@ def _solve(make: type[gym.Problem], params: Params) -> str:
     return said
 
 
-def _place(error: Exception, optimizer: str) -> str:
+def place(error: Exception, optimizer: str) -> str:
     """An error in one line, with the last line of the optimizer's own file on the way to it."""
     file = find_part("optim", optimizer)
     frames = traceback.extract_tb(error.__traceback__)
