@@ -75,9 +75,10 @@ def check(what: str) -> None:
     for option, params in _asked(what):
         click.echo(f"{option}:")
         for verdict in verdicts(params):
-            mark = {"kept": "ok", "broken": "FAIL", "not applicable": "-"}[verdict.outcome]
+            mark = {"kept": "ok", "broken": "FAIL"}.get(verdict.outcome, "-")
             failed += verdict.outcome == "broken"
-            click.echo(f"  {mark:4} {verdict.check}" + f": {verdict.message}".rstrip(": "))
+            said = "not reached: " * (verdict.outcome == "not reached") + verdict.message
+            click.echo(f"  {mark:4} {verdict.check}" + f": {said}".rstrip(": "))
         found = None if failed else cost(params, *_model("gpt2"))
         if found is not None:
             click.echo(

@@ -99,6 +99,13 @@ def _optimizer(checker: Checker) -> schema.Optimizer | None:
     return schema.Optimizer(checked)
 
 
+def optimizer_problems(params: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the keys and values of a node optimizer_params, without interpolations."""
+    checker = Checker({"optimizer": {"optimizer_params": params}}, lambda key: "", ())
+    _optimizer(checker)
+    return checker.problems
+
+
 def _model(checker: Checker) -> schema.Model | None:
     model = checker.get("model")
     if not isinstance(model, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -154,12 +155,32 @@ def test_a_syntax_error_is_told_with_its_line(plugin: Path) -> None:
     assert "nsgd.py, line 35: invalid syntax" in result.output
 
 
-def test_a_file_that_cannot_be_imported_is_told_by_every_check_alike(plugin: Path) -> None:
+def test_a_file_that_cannot_be_imported_is_told_once(plugin: Path) -> None:
     file = plugin / "optim/nsgd.py"
     file.write_text(file.read_text("utf-8").replace("import torch\n", "import torhc\n"), "utf-8")
-    failed = [line for line in check(plugin).output.splitlines() if "FAIL" in line]
-    assert len(failed) == len(checks({"name": "nsgd"})) - 1  # the keys need no import
-    assert all("ModuleNotFoundError: No module named 'torhc'" in line for line in failed)
+    lines = check(plugin).output.splitlines()
+    (failed,) = [line for line in lines if "FAIL" in line]
+    assert "ModuleNotFoundError: No module named 'torhc'" in failed
+    assert sum(str(file) in line for line in lines) == 1
+    rest = [line for line in lines if "not reached: same error as `every parameter is" in line]
+    assert len(rest) == len(checks({"name": "nsgd"})) - 3  # keys and values need no import
+    assert lines[-1] == "1 failed"
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-0.1", "null"])
+def test_a_value_of_the_yaml_that_build_does_not_take_is_told_before_all_else(
+    plugin: Path, value: str
+) -> None:
+    file = plugin / "hydra_conf/optimizer/nsgd.yaml"
+    text = re.sub(r"\blr: \S+", f"lr: {value}", file.read_text("utf-8"))
+    file.write_text(text, "utf-8")
+    result = check(plugin)
+    assert result.exit_code == 1
+    (failed,) = [line for line in result.output.splitlines() if "FAIL" in line]
+    shown = "'abc'" if value == "abc" else value
+    words = f"optimizer.optimizer_params.lr={shown}: it takes a number above 0."
+    assert failed == f"  FAIL the values of the yaml are of their types: {words}"
+    assert result.output.count("not reached") == len(checks({"name": "nsgd"})) - 2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from gptopt.config.checks import optimizer_problems
 from gptopt.config.problems import nearest
 from gptopt.config.resolve import find_part, keys_of
 from gptopt.optim.checking.toy import (
@@ -339,8 +340,19 @@ def the_yaml_lists_the_keys_of_build(params: Params) -> None:
         )
 
 
-CHECKS: tuple[Callable[[Params], None], ...] = (
+def the_values_of_the_yaml_are_of_their_types(params: Params) -> None:
+    """Those of the annotations of build, as in a run."""
+    if problems := optimizer_problems(params):
+        raise BrokenPromiseError(" ".join(map(str, problems)))
+
+
+YAML_CHECKS: tuple[Callable[[Params], None], ...] = (
     the_yaml_lists_the_keys_of_build,
+    the_values_of_the_yaml_are_of_their_types,
+)
+"""Without these an optimizer cannot be made, so nothing else can be checked."""
+CHECKS: tuple[Callable[[Params], None], ...] = (
+    *YAML_CHECKS,
     every_parameter_is_in_one_group,
     every_parameter_goes_downhill,
     same_gradients_give_the_same_weights,

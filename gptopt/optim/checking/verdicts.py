@@ -11,18 +11,32 @@ from typing import Literal
 
 from gptopt.config.resolve import find_part
 from gptopt.optim.checking import gym
-from gptopt.optim.checking.contract import CHECKS, BrokenPromiseError, NotApplicableError, Params
+from gptopt.optim.checking.contract import (
+    CHECKS,
+    YAML_CHECKS,
+    BrokenPromiseError,
+    NotApplicableError,
+    Params,
+)
 
-Outcome = Literal["kept", "broken", "not applicable"]
+Outcome = Literal["kept", "broken", "not applicable", "not reached"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one check; the message tells what to change, or what was found."""
+    """What became of one check.
+
+    Attributes:
+        check: Its name for people.
+        outcome: "not reached" where an earlier verdict tells the cause.
+        message: What to change, or what was found.
+        cause: Place and type of the error that ended it; empty where none did.
+    """
 
     check: str
     outcome: Outcome
     message: str = ""
+    cause: str = ""
 
 
 def verdicts(params: Params) -> Iterator[Verdict]:
@@ -31,16 +45,30 @@ def verdicts(params: Params) -> Iterator[Verdict]:
     Args:
         params: The node optimizer_params of its YAML file.
     """
+    first_of: dict[str, str] = {}  # cause -> the check that told it
+    broken_yaml = ""
     for name, check in checks(params).items():
-        yield judge(name, check, params["name"])
+        if broken_yaml:
+            yield Verdict(name, "not reached", f"as `{broken_yaml}` failed")
+            continue
+        verdict = judge(name, check, params["name"])
+        if verdict.outcome == "broken" and name in map(_title, YAML_CHECKS):
+            broken_yaml = name
+        if verdict.cause and first_of.setdefault(verdict.cause, name) != name:
+            verdict = Verdict(name, "not reached", f"same error as `{first_of[verdict.cause]}`")
+        yield verdict
 
 
 def checks(params: Params) -> dict[str, Callable[[], str | None]]:
     """Every check by its name for people."""
     named: dict[str, Callable[[], str | None]] = {
-        check.__name__.replace("_", " "): partial(check, params) for check in CHECKS
+        _title(check): partial(check, params) for check in CHECKS
     }
     return named | {f"solves: {make.name}": partial(_solve, make, params) for make in gym.PROBLEMS}
+
+
+def _title(check: Callable[[Params], None]) -> str:
+    return check.__name__.replace("_", " ")
 
 
 def judge(name: str, check: Callable[[], str | None], optimizer: str) -> Verdict:
@@ -52,7 +80,7 @@ def judge(name: str, check: Callable[[], str | None], optimizer: str) -> Verdict
     except BrokenPromiseError as error:
         return Verdict(name, "broken", str(error))
     except Exception as error:  # of the optimizer, whatever it is
-        return Verdict(name, "broken", place(error, optimizer))
+        return Verdict(name, "broken", place(error, optimizer), _cause(error, optimizer))
 
 
 def _solve(make: type[gym.Problem], params: Params) -> str:
@@ -69,11 +97,16 @@ def _solve(make: type[gym.Problem], params: Params) -> str:
 
 def place(error: Exception, optimizer: str) -> str:
     """An error in one line, with the last line of the optimizer's own file on the way to it."""
+    return f"{_cause(error, optimizer)}: {_words(error)}"
+
+
+def _cause(error: Exception, optimizer: str) -> str:
     file = find_part("optim", optimizer)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if file and Path(frame.filename) == file] or frames
+    return f"{own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}"
+
+
+def _words(error: Exception) -> str:
     said = str(error).strip().splitlines()
-    return (
-        f"{own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}:"
-        f" {said[0] if said else own[-1].line}"
-    )
+    return said[0] if said else traceback.extract_tb(error.__traceback__)[-1].line or ""
