@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from gptopt.config.problems import ConfigError, Problem
+
+TRAILING = re.compile(r",\s*([\]}])")
 
 
 class Object(dict[str, Any]):
@@ -49,8 +52,7 @@ def read(file: Path) -> Any:
             text, object_pairs_hook=Object, parse_constant=NotFinite, parse_float=_number
         )
     except json.JSONDecodeError as error:
-        message = f"{file}:{error.lineno}:{error.colno}: {error.msg}."
-        raise ConfigError([Problem("", message)]) from None
+        raise ConfigError([Problem("", f"{file}:{_words(error)}.")]) from None
     except (ValueError, RecursionError) as error:  # 5,000 digits, 5,000 brackets
         raise ConfigError([Problem("", f"{file}: {error}.")]) from None
     problems = _problems(value, "", file)
@@ -62,6 +64,17 @@ def read(file: Path) -> Any:
 def pointer(*parts: str | int) -> str:
     """The JSON pointer of a place: ("$each", 0, "lr") -> /$each/0/lr."""
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
+
+
+def _words(error: json.JSONDecodeError) -> str:
+    """Line, column and what is wrong there; Python has no word for a comma too many."""
+    comma = error.doc.rfind(",", 0, error.pos + 1)
+    trailing = TRAILING.match(error.doc, comma) if comma >= 0 else None
+    is_inside_text = error.msg.startswith("Invalid")  # a line break, an escape
+    if trailing is None or error.pos >= trailing.end() or is_inside_text:
+        return f"{error.lineno}:{error.colno}: {error.msg}"
+    at = json.JSONDecodeError("", error.doc, comma)
+    return f"{at.lineno}:{at.colno}: a comma before the closing {trailing[1]!r}; remove it"
 
 
 def _number(text: str) -> float | NotFinite:

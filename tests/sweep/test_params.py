@@ -94,7 +94,17 @@ def test_every_alias_names_a_group_or_a_path():
 
 WRONG = {  # what stands in the file: what is said of it
     "missing comma": ('{"lr": 1\n"wd": 2}', "sweep.json:2:1: Expecting ',' delimiter"),
-    "trailing comma": ('{"lr": 1,\n}', "sweep.json:2:1: "),
+    "trailing comma": (
+        '{"lr": 1,\n}',
+        "sweep.json:1:9: a comma before the closing '}'; remove it.",
+    ),
+    "trailing comma of a list": (
+        '{\n "lr": [1, 2 , ],\n "wd": 1\n}',
+        "sweep.json:2:14: a comma before the closing ']'; remove it.",
+    ),
+    "a line break in a text": ('{"lr": ["a,\n]"]}', "sweep.json:1:12: Invalid control character"),
+    "a comma and no end": ('{"lr": [1,', "sweep.json:1:11: Expecting value"),
+    "a comma in a text": ('{"lr": ["a,]" "b"]}', "sweep.json:1:15: Expecting ',' delimiter"),
     "comment": ('{ // lr\n"lr": 1}', "sweep.json:1:3: "),
     "empty file": ("", "sweep.json:1:1: "),
     "byte-order mark": (b'\xef\xbb\xbf{"lr": 1}', "sweep.json:1:1: a byte-order mark"),
