@@ -131,13 +131,21 @@ def next_command(paths: tuple[Path, ...], out: Path | None, max_runs: int) -> No
 
 
 def _write_valid(file: Path, text: str, max_runs: int) -> str:
-    """Writes a new sweep file once all its runs have been checked; returns how they stand."""
+    """Writes a new sweep file once all its runs have been checked; returns how they stand.
+
+    Raises:
+        ValueError: With what is wrong with the runs, as if ``file`` had been written.
+    """
     from gptopt.sweep.plan import plan
 
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / file.name
         draft.write_text(text, encoding="utf-8")
-        summary = plan(draft, [], max_runs=max_runs).summary()
+        try:
+            summary = plan(draft, [], max_runs=max_runs).summary()
+        except ValueError as error:
+            said = str(error).replace(str(draft), str(file))
+            raise ValueError(f"{file} is not written: {said}") from None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w") as new:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,9 @@ def test_next_writes_nothing_that_cannot_be_run(tmp_path: Path, results: Results
     code, said = results("next", "runs")
     assert code == 2
     assert "an-optimizer-that-is-gone" in said
+    assert "\nparams/runs.next.json is not written: 1 problem in the configuration" in said
+    assert "- params/runs.next.json" in said
+    assert tempfile.gettempdir() not in said.replace(str(tmp_path), "")
     assert not Path("params").exists()
 
 
