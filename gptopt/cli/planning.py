@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,9 +52,10 @@ def planned(what: Path, overrides: Sequence[str], max_runs: int) -> Plan:
     if not what.is_dir():
         found = plan(what, overrides, max_runs=max_runs)
     else:
-        name = what.resolve().parent.name
+        file = record_at(what).directory / "params.json"
+        name = file.resolve().parents[1].name
         extra = [*overrides, override("paths.sweep", name)]
-        found = replace(plan(what / "params.json", extra, max_runs=max_runs), name=name)
+        found = replace(plan(file, extra, max_runs=max_runs), name=name)
     return found.with_pending(pending(found.name))
 
 
@@ -61,9 +63,8 @@ def recorded(what: Path) -> Plan:
     """The runs of a run_info directory as they were planned then."""
     from gptopt import dispatch
     from gptopt.sweep.plan import Plan
-    from gptopt.sweep.record import Record
 
-    record = Record(what)
+    record = record_at(what)
     name = what.resolve().parent.name
     runs = record.runs()
     cluster = dispatch.submitted_with(record)
@@ -82,13 +83,32 @@ def check_data(plan: Plan) -> None:
     check_demands(run.demand for run in plan.to_do if run.demand is not None)
 
 
+def record_at(what: Path) -> Record:
+    """The submission whose record is the directory ``what``.
+
+    Raises:
+        ValueError: It is the directory of a sweep, with the records of its submissions inside.
+    """
+    from gptopt.sweep.record import Record, records
+
+    sweep = what.resolve()
+    inside = [record.directory.name for record in records(sweep.parent, sweep.name)]
+    if inside:
+        command = click.get_current_context().info_name
+        raise ValueError(
+            f"{what} holds the records {', '.join(inside)}. For the newest:"
+            f" gptopt sweep {command} {shlex.quote(str(what / inside[-1]))}"
+        )
+    return Record(what)
+
+
 def records_of(what: Path) -> list[Record]:
     """The submissions of a parameter file, or the one that is meant."""
     from gptopt import layout
     from gptopt.sweep.record import Record, records
 
     if what.is_dir():
-        return [Record(what.absolute())]
+        return [Record(record_at(what).directory.absolute())]
     return list(records(SWEEPS.absolute(), layout.safe_name(what.stem)))
 
 

@@ -19,6 +19,7 @@ from gptopt.cli.planning import (
     max_option,
     overrides_argument,
     planned,
+    record_at,
     records_of,
     what_argument,
     yes_option,
@@ -134,14 +135,14 @@ class _View:
     def look(self) -> None:
         """Reads how the runs stand; plans once more where a stage has ended meanwhile."""
         from gptopt.dispatch import slurm
-        from gptopt.sweep.record import Record, refusals
+        from gptopt.sweep.record import refusals
         from gptopt.sweep.status import standings
 
         if self._plan is not None and self._replan is not None:
             known = [one for one in self._plan.stages if one.is_known]
             if len(known) < len(self._plan.stages) and not known[-1].missing:
                 self._plan = self._replan()
-        runs = Record(self._what).runs() if self._plan is None else self._plan.runs
+        runs = record_at(self._what).runs() if self._plan is None else self._plan.runs
         if self._stage is not None and self._plan is not None:
             chosen = set(self._plan.stages[self._stage - 1].runs)
             runs = [run for run in runs if run.run in chosen]

@@ -258,6 +258,20 @@ def test_status_shows_one_stage_where_that_is_asked_for(sweep, fake):
     assert sweep("status", "logs/a_sweep/run_info_1", "--stage", 1)[0] == 2
 
 
+@pytest.mark.parametrize("command", ["status", "cancel", "next", "retry"])
+def test_the_directory_of_a_sweep_is_answered_with_its_records(sweep, command):
+    for number in (1, 9, 10):
+        (Path("logs/a sweep") / f"run_info_{number}").mkdir(parents=True)
+    code, said = sweep(command, "logs/a sweep/")
+    assert (code, said) == (
+        2,
+        [
+            "logs/a sweep holds the records run_info_1, run_info_9, run_info_10. For the newest:"
+            f" gptopt sweep {command} 'logs/a sweep/run_info_10'"
+        ],
+    )
+
+
 def test_status_and_plan_answer_programs(sweep, fake):
     file = write(STAGES)
     sweep("submit", file)
