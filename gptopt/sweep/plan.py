@@ -115,7 +115,12 @@ class Plan:
         completed = (run for run in self.runs if run.state.state == "completed")
         known = ((run.run, run.cost.shape) for run in completed if run.cost)
         parents = {os.path.dirname(run.run) for run in self.runs}
-        return price([run.cost for run in self.to_do if run.cost], known, sorted(parents))
+        costs = [
+            run.cost.rest(run.run) if run.state.attempt else run.cost
+            for run in self.to_do
+            if run.cost
+        ]
+        return price(costs, known, sorted(parents))
 
     def lines(self) -> list[str]:
         """What varies, and what the runs to do take, for people."""

@@ -11,7 +11,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,23 @@ class Cost:
     Attributes:
         shape: Runs of the same shape need the same time per token, and as large checkpoints.
         tokens: Training tokens; None where only the data can tell how many.
+        tokens_per_step: Those of each step.
         parameters: Of the model; None for a model that is not known here.
         checkpoints: How many it leaves behind at the most.
     """
 
     shape: str
     tokens: int | None
+    tokens_per_step: int
     parameters: int | None
     checkpoints: int
+
+    def rest(self, run: Path) -> Cost:
+        """What is left of it behind the last checkpoint in the directory ``run``."""
+        steps = layout.checkpoint_steps(run)
+        if not steps or self.tokens is None:
+            return self
+        return replace(self, tokens=max(0, self.tokens - steps[-1] * self.tokens_per_step))
 
 
 def cost(raw: Mapping[str, Any]) -> Cost:
@@ -79,6 +88,7 @@ def cost(raw: Mapping[str, Any]) -> Cost:
     return Cost(
         shape=json.dumps(shape, sort_keys=True),
         tokens=None if steps is None else steps * tokens_per_step,
+        tokens_per_step=tokens_per_step,
         parameters=gpt_parameters(config) if model["family"] == "gpt" else None,
         checkpoints=_kept(raw["checkpoint"], steps),
     )

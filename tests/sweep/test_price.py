@@ -105,6 +105,22 @@ def test_seconds_and_disk_are_those_of_finished_runs_of_the_plan(planned):
     assert (told.disk_bytes, told.disk_unmeasured) == (2 * 1000, 0)
 
 
+def test_of_an_interrupted_run_only_the_rest_behind_its_last_checkpoint_counts(planned):
+    content = FEW | {"seed": [0, 1, 2]}
+    done, interrupted, _ = (run.run for run in planned(content).runs)
+    finish(done, seconds=2.0, tokens=TOKENS)
+    for name in (
+        "attempts/0001.json",
+        "checkpoints/step-00000002/a",
+        "checkpoints/step-00000006/a",
+    ):
+        (interrupted / name).parent.mkdir(parents=True, exist_ok=True)
+        (interrupted / name).write_text("{}")
+    told = planned(content).price()
+    assert (told.runs, told.tokens) == (2, TOKENS + 4 * 4 * 128)  # four of ten steps are left
+    assert told.seconds == pytest.approx(2.0 + 0.4 * 2.0)
+
+
 def test_other_learning_rates_have_the_same_shape_and_other_batches_have_not(planned, tmp_path):
     (earlier,) = planned(FEW | {"lr": 0.5}).runs
     finish(earlier.run, seconds=1.0, tokens=TOKENS, device="NVIDIA H100")
