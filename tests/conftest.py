@@ -1,6 +1,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 # Bit-exact tests need one thread, and several workers on few cores need no more.
@@ -12,3 +13,6 @@ for name in ("OUTPUT_ROOT", "DATA_ROOT", "GPTOPT_PLUGINS", "GPTOPT_DEADLINE"):
 _cache = tempfile.mkdtemp(prefix="gptopt-tests-")
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["XDG_CACHE_HOME"] = _cache
+# A job in a shell's background, or under nohup, starts with these ignored, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
