@@ -64,7 +64,8 @@ def read_trees(roots: Sequence[Path], *, cache: bool) -> Runs:
         for path, problem, count in entry.problems:
             problems[path, problem] += count
     frames = [frame for frame in frames if len(frame)] or [runtable.frame({})]
-    runs = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+    # Copied, joined tables are in one piece: pandas warns of a hundred single columns.
+    runs = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True).copy()
     runs = _without_copies(runs.drop_duplicates("path", ignore_index=True), problems)
 
     def stored(kind: str) -> list[Stored]:

@@ -339,6 +339,16 @@ def test_roots_that_overlap_are_read_once(outputs: Path) -> None:
     assert len(both.metrics) == len(load(outputs).metrics)
 
 
+@pytest.mark.filterwarnings("error::pandas.errors.PerformanceWarning")
+def test_a_table_of_several_roots_takes_another_column_without_a_warning(outputs: Path) -> None:
+    for seed in (50, 51):
+        settings = {f"args__{seed}_{number}": number for number in range(90)}
+        more = configure("adamw", 0.1, seed, **settings)
+        write_run(outputs / f"{seed}" / "run", more, [[start_row(1, 0), train_row(10, 1.0)]])
+    runs = load([outputs / "50", outputs / "51"]).runs
+    assert len(runs.assign(further=1)) == 2
+
+
 def test_on_a_terminal_a_long_reading_shows_how_far_it_is(outputs: Path) -> None:
     code = (
         "import sys; from gptopt.results import load, tree; tree.MANY_RUNS = int(sys.argv[2])\n"
