@@ -103,7 +103,7 @@ class Family:
         moving = [*self._changing, *(leaf.path for leaf in following)]
         if any(map(is_structural, moving)):
             raise EntangledError("other keys follow from a value that changes")
-        known = [*draft.problems, *unresolved]
+        self._told = known = [*draft.problems, *unresolved]
         checker = Checker(self._raw, draft.where, known)
         check_nodes(checker)
         self._kinds = {path: checker.kinds[path] for path in moving if path in checker.kinds}
@@ -140,7 +140,8 @@ class Family:
             else:
                 problems += found
         first = {problem.key: problem for problem in reversed(problems)}
-        return Member(leaves, run_id, [p for p in problems if first[p.key] is p])
+        kept = [p for p in problems if first[p.key] is p or p in self._told]
+        return Member(leaves, run_id, kept)
 
     def work_out(self, function: Callable[[Mapping[str, Any]], Any], leaves: Leaves) -> Any:
         """``function`` of the plain nodes of the member with these ``leaves``.

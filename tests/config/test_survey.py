@@ -171,6 +171,13 @@ def test_what_hydra_refuses_is_refused(point):
     assert survey([point, point], origin="here").sketches == [None, None]
 
 
+def test_of_two_wrong_overrides_of_one_key_both_are_told():
+    point = [f"+{TRAINING}.seed=1", f"~{TRAINING}.seed"]
+    seen = survey([point], origin="here")
+    assert len(seen.problems) == 2
+    assert {words(problem) for problem in seen.problems} == alone(point)[1]
+
+
 def test_a_value_that_follows_from_another_is_worked_out_again():
     points = [["optimizer=dap-ns-nadam", f"{PARAMS}.lr={lr}"] for lr in (0.1, 0.2, 0.1)]
     seen = survey(points, origin="here", measures=(everything,))
