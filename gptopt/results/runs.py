@@ -76,7 +76,7 @@ class Runs:
             alike = kinds[[other == title for other in titles]]
             keys = [key for key in map(str, alike) if below(key, WORKLOAD) and _varies(alike[key])]
             marks = "".join(f", {key.rsplit('.', 1)[-1]}={row[key]}" for key in keys)
-            if title + marks in parts:  # such as a setting that is null here and absent there
+            if title + marks in parts:  # such as a setting that is 8 here and 8.0 there
                 marks += f", workload={row['workload']}"
             parts[title + marks] = self.only(self.runs["workload"] == row["workload"])
         return {title: parts[title] for title in sorted(parts)}

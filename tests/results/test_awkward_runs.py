@@ -148,6 +148,13 @@ def test_a_key_that_is_null_parts_no_workloads_from_older_runs_without_it(tmp_pa
     assert [len(part.runs) for part in parts.values()] == [2]
 
 
+def test_workloads_that_differ_in_nothing_one_can_see_are_both_there(tmp_path: Path) -> None:
+    write_rival(tmp_path, "adamw", {0.001: [2.3]}, model__config__n_layer=8)
+    write_rival(tmp_path, "muon", {0.01: [2.1]}, model__config__n_layer=8.0)
+    parts = load(tmp_path).workloads()
+    assert [len(part.runs) for part in parts.values()] == [1, 1]
+
+
 def test_settings_of_one_last_name_have_a_figure_each(tmp_path: Path) -> None:
     for eps in (1e-8, 1e-6, 1e-4):
         own = {"optimizer__optimizer_params__eps": eps, "optimizer__optimizer_params__aux": {}}
